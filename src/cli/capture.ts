@@ -4,6 +4,7 @@ import { extname } from 'node:path';
 import { Writable } from 'node:stream';
 import type { Command } from 'commander';
 import { exitProcess } from '../host/exit.ts';
+import type { KeyLog } from '../machine/key_log.ts';
 import type { PlaceLine } from '../machine/live_captures.ts';
 import {
   CliError,
@@ -38,6 +39,7 @@ interface Options extends ClientOptions {
   files?: string;
   pen?: string;
   comment?: string;
+  keylog?: string;
   nano?: boolean;
 }
 
@@ -148,6 +150,32 @@ async function verify(points: string | undefined, options: Options): Promise<voi
   return verifyCommand(options.verify, options.with ?? null, options.json === true);
 }
 
+/** The key log `path`, with the keys that it has. Rejects with CliError if it cannot be used. */
+async function openKeyLog(path: string, file: string): Promise<{ keys: KeyLog; first: Buffer[] }> {
+  const { KeyLog: Log } = await import('../machine/key_log.ts');
+  const keys = new Log(path);
+  try {
+    const first = await keys.poll();
+    if (file !== '-' && (await keys.isFile(file)))
+      throw new UsageError(`--keylog: ${path}: the capture would overwrite it`);
+    if (keys.missing) printError(`capture: ${path}: waiting for this key log\n`);
+    return { keys, first };
+  } catch (e) {
+    if (e instanceof UsageError) throw e;
+    throw new CliError(`--keylog: ${(e as Error).message}`);
+  }
+}
+
+/** The line of the summary about a key log. */
+function keysText({ counts: { keys, leftOut, skipped }, missing }: KeyLog): string {
+  const notes = [
+    leftOut === 0 ? '' : `${leftOut} other ${leftOut === 1 ? 'line' : 'lines'} left out`,
+    skipped === 0 ? '' : `${skipped} bytes before them skipped`,
+    missing ? 'the file is missing' : '',
+  ].filter((note) => note !== '');
+  return `${keys} TLS keys${notes.length === 0 ? '' : ` (${notes.join(', ')})`}\n`;
+}
+
 /** Sends the request and writes its answer to `file` until the capture ends. */
 async function record(
   request: { readonly format: string },
@@ -156,6 +184,7 @@ async function record(
   rotation: Rotation,
   options: Options,
 ): Promise<void> {
+  const log = options.keylog === undefined ? null : await openKeyLog(options.keylog, file);
   const channel = await openChannel(await findInstance(options));
   const stopping = stopOnSignal();
   const stop = (): void => stopping.abort();
@@ -166,6 +195,7 @@ async function record(
     stop();
   };
   const { CaptureFiles: Files } = await import('./capture_files.ts');
+  const { SecretsOutput: Secrets } = await import('./capture_secrets.ts');
   let failure: Error | null = null;
   try {
     const result = (await channel.stream('capture', request, {
@@ -180,13 +210,16 @@ async function record(
           if (files?.discardUnread() === true) gone = `no program has read ${file}`;
         };
         stopping.signal.addEventListener('abort', unread, { once: true });
-        const output = files ?? stdoutSink(onGone);
+        const sink = files ?? stdoutSink(onGone);
+        const output = log === null ? sink : new Secrets(log.keys, log.first, sink);
         return output.once('error', (e: Error) => (failure = e));
       },
       signal: stopping.signal,
     })) as Result;
-    if (options.json === true) printJson({ event: 'captured', ...result, file });
-    else printError(gone === null ? summary(result) : `capture: ${gone as string}\n`);
+    const counts = log === null ? {} : { keylog: log.keys.counts };
+    if (options.json === true) printJson({ event: 'captured', ...result, ...counts, file });
+    else if (gone !== null) printError(`capture: ${gone as string}\n`);
+    else printError(`${summary(result)}${log === null ? '' : keysText(log.keys)}`);
   } catch (e) {
     if (failure === null) throw e;
     const error = new CliError(`capture: ${(failure as Error).message}`);
@@ -223,6 +256,9 @@ async function capture(
   if (file === '-' && process.stdout.isTTY)
     throw new UsageError('capture: -w -: standard output is a terminal: pipe it into a reader');
   if (options.json === true && file === '-') throw new UsageError('--json needs -w FILE');
+  if (options.keylog === '') throw new UsageError('--keylog: the name of a file is needed');
+  if (options.keylog !== undefined && formatOf(file) === 'pcap')
+    throw new UsageError('--keylog: a .pcap file has no keys: use .pcapng');
   const rotation = rotationOf(options, file);
   const snaplen = whole('-s', options.snaplen, SNAPLEN_MAX);
   const count = whole('-c', options.count, Number.MAX_SAFE_INTEGER);
@@ -260,5 +296,6 @@ export const captureCommand: Command = addClientOptions(
     .option('-W, --files <files>', 'with -C: a ring of that many files; with -G: end after them')
     .option('--nano', 'nanoseconds in .pcap files; .pcapng always has them')
     .option('--pen <number>', 'private enterprise number of the metadata (default: 32473)')
-    .option('--comment <text>', 'comment of the file'),
+    .option('--comment <text>', 'comment of the file')
+    .option('--keylog <file>', 'add the keys of a TLS key log (SSLKEYLOGFILE) to .pcapng files'),
 ).action(capture);

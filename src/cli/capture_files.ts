@@ -4,6 +4,7 @@
  */
 
 import { Writable } from 'node:stream';
+import { KEY_LOG_MAX } from '../pcap/key_log.ts';
 import { PCAPNG_DSB, PCAPNG_EPB, PCAPNG_IDB, PCAPNG_SHB } from '../pcap/pcapng_options.ts';
 import { OutFile } from './capture_out_file.ts';
 
@@ -75,6 +76,9 @@ export class CaptureFiles extends Writable {
   #begun = 0;
   /** Headers for further files. */
   #headers: Buffer[] = [];
+  /** Bytes of those that are secrets, and their limit. */
+  #secrets = 0;
+  readonly #secretsMax: number;
   #rest: Buffer = Buffer.alloc(0);
   #pcap: boolean | null = null;
   #ended = false;
@@ -93,6 +97,8 @@ export class CaptureFiles extends Writable {
     this.#rotation = rotation;
     this.#events = events;
     this.#now = now;
+    const { bytes } = rotation;
+    this.#secretsMax = bytes === null ? KEY_LOG_MAX : Math.min(KEY_LOG_MAX, bytes / 4);
     this.#begin();
   }
 
@@ -145,7 +151,7 @@ export class CaptureFiles extends Writable {
       const length = this.#length(data, at);
       if (length === null || length > data.length - at) break;
       const kind = this.#kind(data, at);
-      if (kind === 'header') this.#headers.push(Buffer.from(data.subarray(at, at + length)));
+      if (kind === 'header') this.#header(Buffer.from(data.subarray(at, at + length)));
       if (kind === 'packet' && this.#due(this.#bytes + at - from)) {
         put();
         this.#next();
@@ -154,6 +160,19 @@ export class CaptureFiles extends Writable {
     }
     put();
     return at;
+  }
+
+  /** Keeps a header for further files; of secrets, the last ones. */
+  #header(header: Buffer): void {
+    const secrets = (one: Buffer): boolean =>
+      this.#pcap === false && one.readUInt32LE(0) === PCAPNG_DSB;
+    this.#headers.push(header);
+    if (!secrets(header)) return;
+    this.#secrets += header.length;
+    while (this.#secrets > this.#secretsMax) {
+      const [oldest] = this.#headers.splice(this.#headers.findIndex(secrets), 1);
+      this.#secrets -= oldest!.length;
+    }
   }
 
   /** Length of the record at `at`; null: not known yet. */

@@ -33,6 +33,8 @@ const PIPE_CHUNKS = 16;
 const SPARE_CHUNKS = 4;
 /** Chunks of one write. A FIFO gets one: what a reader has not taken at the end counts as dropped. */
 const WRITE_CHUNKS = 16;
+/** Bytes of blocks for `headerFirst` that wait. */
+const FIRST_BYTES = 8 << 20;
 /** Bytes up to which a loop copies. */
 const LOOP_BYTES = 128;
 const FLUSH_MS = 200;
@@ -99,8 +101,15 @@ export class FileSink {
   #filling = new Chunk();
   #chunks = 1;
   readonly #full: Chunk[] = [];
-  /** Chunks of the write in flight. */
+  /** Chunks of the write in flight, and the blocks in front of them. */
   #flight: Chunk[] = [];
+  #flightFirst: Uint8Array[] = [];
+  /** Blocks that go in front of the next write. */
+  #first: Uint8Array[] = [];
+  #firstBytes = 0;
+  /** For `delay`: when the last of `#full` was queued, and that the next tick writes it. */
+  #delay = false;
+  #heldAt: number | null = null;
   #writing = false;
   /** Bytes of the file after the last complete write. */
   #size = 0;
@@ -123,6 +132,14 @@ export class FileSink {
   /** Reports an error of the open by `sinkEnded` from now on: nothing waits for `opened`. */
   openLate(): void {
     this.#late = true;
+  }
+
+  /**
+   * From now on records wait for FLUSH_MS longer, if there is room: for blocks that `headerFirst` puts in front
+   * of them.
+   */
+  delay(): void {
+    this.#delay = true;
   }
 
   /**
@@ -186,9 +203,41 @@ export class FileSink {
     return true;
   }
 
+  /** As `header`, but in front of all records that are not being written yet. */
+  headerFirst(bytes: Uint8Array): boolean {
+    if (this.#state === 'ended' || this.#closing) return true;
+    const size = this.#firstBytes + bytes.length;
+    if (this.#state === 'open') {
+      if (size > FIRST_BYTES) return false;
+      this.#first.push(bytes);
+      this.#firstBytes = size;
+      if (!this.#timed) this.#armFlush();
+      return true;
+    }
+    if (this.#header.length + bytes.length > FIRST_BYTES) return false;
+    this.#header = Buffer.concat([this.#header, bytes]);
+    return true;
+  }
+
+  /** Writes what has waited for FLUSH_MS; what came since then waits until the next tick. */
+  #tick(): void {
+    this.#timed = false;
+    if (!this.#delay || this.#closing || this.#state !== 'open') return this.flush();
+    const now = performance.now();
+    if (this.#heldAt !== null && now - this.#heldAt < FLUSH_MS / 2) return this.#armFlush();
+    this.#heldAt = null;
+    this.#writeFull();
+    if (this.#filling.used > 0) {
+      this.#heldAt = now;
+      if (!this.#nextChunk(0)) this.#heldAt = null;
+      this.#armFlush();
+    } else if (this.#first.length > 0 || this.#full.length > 0) this.#armFlush();
+  }
+
   /** Starts to write what was accepted, or does so after the write in flight. */
   flush(): void {
     if (this.#state !== 'open') return;
+    this.#heldAt = null;
     if (this.#writing) {
       this.#flushNext = true;
       return;
@@ -286,28 +335,30 @@ export class FileSink {
     }
     this.#full.push(this.#filling);
     this.#filling = chunk;
+    // A full chunk does not wait.
+    if (len > 0) this.#heldAt = null;
     this.#writeFull();
     return true;
   }
 
   #armFlush(): void {
     this.#timed = true;
-    this.#flushTimer ??= setTimeout(() => {
-      this.#timed = false;
-      this.flush();
-    }, FLUSH_MS).unref();
+    this.#flushTimer ??= setTimeout(() => this.#tick(), FLUSH_MS).unref();
     this.#flushTimer.refresh();
   }
 
   #writeFull(): void {
-    if (this.#writing || this.#state !== 'open' || this.#full.length === 0) return;
+    if (this.#writing || this.#state !== 'open' || this.#heldAt !== null) return;
+    if (this.#full.length === 0 && this.#first.length === 0) return;
+    this.#flightFirst = this.#first;
+    this.#first = [];
+    this.#firstBytes = 0;
     this.#flight = this.#full.splice(0, this.#chunksMax === PIPE_CHUNKS ? 1 : WRITE_CHUNKS);
     let bytes = 0;
+    for (const { length } of this.#flightFirst) bytes += length;
     for (const { used } of this.#flight) bytes += used;
-    this.#put(
-      this.#flight.map(({ buf, used }) => buf.subarray(0, used)),
-      bytes,
-    );
+    const records = this.#flight.map(({ buf, used }) => buf.subarray(0, used));
+    this.#put([...this.#flightFirst, ...records], bytes);
   }
 
   #put(bufs: Uint8Array[], bytes: number): void {
@@ -328,6 +379,7 @@ export class FileSink {
       this.#recycle(chunk);
     }
     this.#flight = [];
+    this.#flightFirst = [];
     if (this.#full.length === 0 && this.#spare.length > SPARE_CHUNKS) {
       this.#spare.pop();
       this.#chunks--;
@@ -357,6 +409,11 @@ export class FileSink {
   #countWritten(n: number): number {
     let whole = 0;
     let left = n;
+    for (const { length } of this.#flightFirst) {
+      if (length > left) return whole;
+      whole += length;
+      left -= length;
+    }
     for (const chunk of this.#flight) {
       let i = 0;
       let packets = 0;
@@ -408,7 +465,7 @@ export class FileSink {
 
   #closeIfDone(): void {
     if (this.#state !== 'open' || this.#writing) return;
-    if (this.#filling.used > 0 || this.#full.length > 0) this.flush();
+    if (this.#filling.used > 0 || this.#full.length > 0 || this.#first.length > 0) this.flush();
     else this.#finish();
   }
 

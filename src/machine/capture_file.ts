@@ -1,9 +1,12 @@
 /** Recording of capture points to a file; the ending of its name says which format. */
 
 import { FileSink } from '../host/file_sink.ts';
+import { Repeated } from '../host/key_log_file.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { CaptureRecorder, type PlaceNames, type RecordSink } from './capture_recorder.ts';
+import { KEY_LOG_MAX } from '../pcap/key_log.ts';
 import type { RecordSpec } from '../pcap/record_spec.ts';
+import type { KeyLog } from './key_log.ts';
 
 /** Receives one line for each capture that ends early. The code that opens a stack sets it. */
 export const captureConsole: { ended(line: string, failed: boolean): void } = {
@@ -30,6 +33,10 @@ export class CaptureFile {
   readonly #recorder: CaptureRecorder;
   readonly #sink: DroppingSink;
   #failed = false;
+  /** Decryption Secrets Blocks that the sink had no room for. */
+  readonly #secrets: Uint8Array[] = [];
+  #secretsBytes = 0;
+  #following: Repeated | null = null;
   /** Called when `closed` becomes true. */
   onClosed: (() => void) | null = null;
 
@@ -53,6 +60,30 @@ export class CaptureFile {
   /** The capture, for its counts. */
   get recorder(): CaptureRecorder {
     return this.#recorder;
+  }
+
+  /**
+   * Puts Decryption Secrets Blocks in front of the packets that are not written yet. Of those that a slow file
+   * does not take, the last ones wait.
+   */
+  addSecrets(blocks: readonly Uint8Array[]): void {
+    for (const block of blocks) {
+      this.#secrets.push(block);
+      this.#secretsBytes += block.length;
+    }
+    while (this.#secrets.length > 0 && this.#sink.headerFirst(this.#secrets[0]!))
+      this.#secretsBytes -= this.#secrets.shift()!.length;
+    while (this.#secretsBytes > KEY_LOG_MAX) this.#secretsBytes -= this.#secrets.shift()!.length;
+  }
+
+  /** Adds the keys that come to `keys`. Packets wait a little longer for them. */
+  follow(keys: KeyLog): void {
+    this.#sink.delay();
+    this.#following = new Repeated(
+      async () => this.addSecrets(await keys.poll()),
+      (e) =>
+        captureConsole.ended(`capture: ${(e as Error).message}: no more keys are added`, false),
+    );
   }
 
   /** Packets that the file has, and packets that it did not take. */
@@ -103,6 +134,7 @@ export class CaptureFile {
 
   /** Ends the capture and starts to write what is left; see `closed`. */
   close(): void {
+    this.#following?.stop();
     this.#recorder.close();
     this.#sink.close();
   }

@@ -4,11 +4,13 @@ import { readCapture as readRequest } from '../ctl/capture_request.ts';
 import { ControlFailure } from '../ctl/protocol.ts';
 import { compileFilterInsns } from '../host/pcap_filter.ts';
 import { StreamSink } from '../host/stream_sink.ts';
+import { KeyLogLines, secretsBlocks } from '../pcap/key_log.ts';
 import { decodeMeta, type PacketMeta } from '../pcap/meta.ts';
 import { type FileItem, readCapture } from '../pcap/read.ts';
 import { bpfProgram } from '../sys/bpf_filter.ts';
 import { TapnicError } from '../sys/errno.ts';
-import { fileFormatOf } from './capture_file.ts';
+import { type CaptureFile, fileFormatOf } from './capture_file.ts';
+import { KeyLog } from './key_log.ts';
 import type { CaptureRecorder } from './capture_recorder.ts';
 import type { RecordSpec } from '../pcap/record_spec.ts';
 import type { NicStack } from './nic_stack.ts';
@@ -35,6 +37,11 @@ export interface FileCaptureOptions extends CaptureOptions {
   readonly pen?: number;
   /** Nanoseconds in .pcap files; .pcapng files always have them. */
   readonly nanoseconds?: boolean;
+  /**
+   * A TLS key log, as `SSLKEYLOGFILE` names it: its keys go into the .pcapng file, also those that are appended
+   * later. It may be missing at first. The capture begins when it was read; see `ready`.
+   */
+  readonly keylog?: string;
 }
 
 /** Counts of a capture. */
@@ -79,6 +86,11 @@ export interface FileCapture extends AsyncDisposable {
    * filter that cannot be compiled, the file's error.
    */
   readonly closed: Promise<CaptureResult>;
+  /**
+   * Adds lines of a TLS key log to the .pcapng file, for `keylog` events: what is not such a line is left out.
+   * Throws TapnicError: EINVAL if the packets go to the program or to a .pcap file.
+   */
+  keylog(lines: string | Uint8Array): void;
   /** Ends the capture. Returns `closed`. */
   close(): Promise<CaptureResult>;
 }
@@ -93,6 +105,8 @@ interface Output {
   readonly done: Promise<void>;
   readonly counts: () => { written: number; dropped: number };
   readonly opened: Promise<void>;
+  /** Null: the packets go to the program. */
+  readonly file: CaptureFile | null;
   end(): void;
 }
 
@@ -130,19 +144,31 @@ class Chunks implements AsyncIterable<Uint8Array> {
   }
 }
 
-function fileOutput(host: NicStack, spec: RecordSpec, file: string): Output {
+function fileOutput(host: NicStack, spec: RecordSpec, file: string, keys: KeyLog | null): Output {
   const capture = host.openCaptureFile({ ...spec, file });
+  if (keys !== null) capture.follow(keys);
+  const end = (): void => {
+    capture.close();
+    const at = host.captures.indexOf(capture);
+    if (at >= 0 && !capture.failed) host.captures.splice(at, 1);
+  };
   return {
+    file: capture,
     recorder: capture.recorder,
     opened: capture.opened,
     counts: () => capture.counts,
     done: new Promise((resolve, reject) => {
       capture.onClosed = () => (capture.error === null ? resolve() : reject(capture.error));
     }),
-    end: () => {
-      capture.close();
-      host.captures.splice(host.captures.indexOf(capture), capture.failed ? 0 : 1);
-    },
+    end:
+      keys === null
+        ? end
+        : () =>
+            // The last packets may need keys that were not read yet.
+            void keys
+              .poll()
+              .then((blocks) => capture.addSecrets(blocks))
+              .then(end, end),
   };
 }
 
@@ -153,6 +179,7 @@ function streamOutput(host: NicStack, spec: RecordSpec, chunks: Chunks): Output 
   sink.done.then(finish, finish);
   let ended: () => void;
   return {
+    file: null,
     recorder,
     opened: Promise.resolve(),
     counts: () => ({ written: sink.accepted, dropped: sink.dropped }),
@@ -192,34 +219,54 @@ class RunningCapture implements PacketCapture {
   readonly #chunks = new Chunks();
   readonly #packets = packetsOf(this.#chunks);
   readonly #file: string | null;
+  readonly #format: RecordSpec['format'];
+  readonly #lines = new KeyLogLines();
+  /** Secrets that came before the capture began. */
+  #secrets: Uint8Array[] = [];
   #output: Output | null = null;
   #ending = false;
   #settle!: { resolve(result: CaptureResult): void; reject(e: unknown): void };
 
-  constructor(host: NicStack, spec: RecordSpec, file: string | null, filter: string | null) {
+  constructor(
+    host: NicStack,
+    spec: RecordSpec,
+    file: string | null,
+    filter: string | null,
+    keylog: string | null,
+  ) {
     this.#file = file;
+    this.#format = spec.format;
     this.closed = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
     this.closed.catch(() => undefined);
-    // Without a filter the capture begins now.
-    if (filter === null) this.ready = this.#begin(host, spec);
-    else this.ready = this.#compiled(host, spec, filter);
+    // Without a filter and a key log the capture begins now.
+    if (filter === null && keylog === null) this.ready = this.#begin(host, spec, null);
+    else this.ready = this.#prepared(host, spec, filter, keylog);
     this.ready.catch((e: unknown) => {
       this.#settle.reject(e);
       this.#chunks.end();
     });
   }
 
-  async #compiled(host: NicStack, spec: RecordSpec, text: string): Promise<void> {
-    let program;
-    try {
-      program = bpfProgram(await compileFilterInsns(text));
-    } catch (e) {
-      throw new TapnicError('EINVAL', 'capture', (e as Error).message.replace(/^match: /, ''));
-    }
-    await this.#begin(host, { ...spec, filter: { text, program } });
+  async #prepared(
+    host: NicStack,
+    spec: RecordSpec,
+    filter: string | null,
+    keylog: string | null,
+  ): Promise<void> {
+    const compiled = filter === null ? null : await compiledFilter(filter);
+    const keys = keylog === null ? null : await this.#keyLog(keylog);
+    await this.#begin(host, compiled === null ? spec : { ...spec, filter: compiled }, keys);
   }
 
-  #begin(host: NicStack, spec: RecordSpec): Promise<void> {
+  async #keyLog(path: string): Promise<KeyLog> {
+    const keys = new KeyLog(path);
+    this.#secrets.push(...(await keys.poll()));
+    if (await keys.isFile(this.#file!))
+      throw new TapnicError('EINVAL', 'capture', `${path}: the capture would overwrite it`);
+    return keys;
+  }
+
+  #begin(host: NicStack, spec: RecordSpec, keys: KeyLog | null): Promise<void> {
     if (this.#ending) {
       this.#chunks.end();
       this.#settle.resolve({ packets: 0, received: 0, dropped: 0, ringDrops: 0 });
@@ -228,8 +275,9 @@ class RunningCapture implements PacketCapture {
     const output =
       this.#file === null
         ? streamOutput(host, spec, this.#chunks)
-        : fileOutput(host, spec, this.#file);
+        : fileOutput(host, spec, this.#file, keys);
     this.#output = output;
+    output.file?.addSecrets(this.#secrets.splice(0));
     const full = new Promise<void>((resolve) => (output.recorder.onFull = resolve));
     void full.then(() => this.close());
     output.done.then(
@@ -245,6 +293,17 @@ class RunningCapture implements PacketCapture {
       },
     );
     return output.opened;
+  }
+
+  keylog(lines: string | Uint8Array): void {
+    if (this.#file === null || this.#format === 'pcap')
+      throw new TapnicError('EINVAL', 'capture', 'keys need a .pcapng file');
+    if (this.#ending) return;
+    const text = typeof lines === 'string' ? Buffer.from(lines) : lines;
+    const bytes = Buffer.concat([text, Buffer.from('\n')]);
+    const blocks = secretsBlocks(this.#lines.push(bytes));
+    if (this.#output === null) this.#secrets.push(...blocks);
+    else this.#output.file?.addSecrets(blocks);
   }
 
   close(): Promise<CaptureResult> {
@@ -275,26 +334,48 @@ class RunningCapture implements PacketCapture {
   }
 }
 
-const OPTIONS = ['file', 'filter', 'snaplen', 'count', 'signal', 'comment', 'pen', 'nanoseconds'];
+async function compiledFilter(text: string): Promise<NonNullable<RecordSpec['filter']>> {
+  try {
+    return { text, program: bpfProgram(await compileFilterInsns(text)) };
+  } catch (e) {
+    throw new TapnicError('EINVAL', 'capture', (e as Error).message.replace(/^match: /, ''));
+  }
+}
+
+const OPTIONS = [
+  'file',
+  'filter',
+  'snaplen',
+  'count',
+  'signal',
+  'comment',
+  'pen',
+  'nanoseconds',
+  'keylog',
+];
 
 /** `Stack.capture`. Throws TapnicError and ControlFailure. */
 export function openCapture(
   host: NicStack,
   points: string | readonly string[],
-  options: CaptureOptions & { readonly file?: string },
+  options: CaptureOptions & { readonly file?: string; readonly keylog?: string },
 ): PacketCapture {
   const stranger = Object.keys(options).find((name) => !OPTIONS.includes(name));
   if (stranger !== undefined)
     throw new ControlFailure('EINVAL', `${stranger}: none of ${OPTIONS.join(', ')}`);
-  const { file = null, filter = '', signal, ...values } = options;
+  const { file = null, filter = '', keylog = null, signal, ...values } = options;
   if (typeof filter !== 'string' || (file !== null && (typeof file !== 'string' || file === '')))
     throw new ControlFailure('EINVAL', 'file and filter are texts');
   const places = capturePlacesOf(typeof points === 'string' ? points : points.join(','));
   const format = file === null ? 'pcapng' : fileFormatOf(file);
+  if (keylog !== null && (typeof keylog !== 'string' || keylog === ''))
+    throw new ControlFailure('EINVAL', 'keylog is the name of a file');
+  if (keylog !== null && (file === null || format === 'pcap'))
+    throw new ControlFailure('EINVAL', 'keylog: keys need a .pcapng file');
   const spec = readRequest({ id: 0, cmd: 'capture', args: { ...values, places, format } });
   host.live.find(spec.places);
   const text = filter.trim() === '' ? null : filter;
-  const capture = new RunningCapture(host, spec, file, text);
+  const capture = new RunningCapture(host, spec, file, text, keylog);
   const stop = (): void => void capture.close().catch(() => undefined);
   if (signal?.aborted === true) stop();
   signal?.addEventListener('abort', stop, { once: true });

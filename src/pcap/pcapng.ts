@@ -13,7 +13,6 @@ import {
   CUSTOM_MAGIC,
   CUSTOM_VERSION,
   customData,
-  DSB_TLS_KEYLOG,
   EPB_DROPCOUNT,
   EPB_FLAGS,
   EPB_INBOUND,
@@ -40,7 +39,6 @@ import {
   OptionList,
   PCAPNG_BYTE_ORDER,
   PCAPNG_CUSTOM,
-  PCAPNG_DSB,
   PCAPNG_EPB,
   PCAPNG_IDB,
   PCAPNG_ISB,
@@ -235,15 +233,6 @@ export class PcapngWriter {
       .u64(ISB_OSDROP, s.slowDrops)
       .u64(ISB_USRDELIV, s.delivered);
     return this.#block(pcapngBlock(PCAPNG_ISB, fixed, options.bytes()));
-  }
-
-  /** Appends lines of a TLS key log, which must come before the packets that they decrypt. */
-  secrets(keylog: string): boolean {
-    const text = Buffer.from(keylog, 'utf8');
-    const fixed = Buffer.alloc(8);
-    fixed.writeUInt32LE(DSB_TLS_KEYLOG, 0);
-    fixed.writeUInt32LE(text.length, 4);
-    return this.#block(pcapngBlock(PCAPNG_DSB, fixed, text));
   }
 
   #header(block: Uint8Array): void {

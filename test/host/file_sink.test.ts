@@ -51,6 +51,40 @@ describe('file sink', () => {
     });
   });
 
+  it('puts blocks in front of the records that are not written yet', async () => {
+    for (const delayed of [false, true]) {
+      const path = join(dir, `first ${delayed}`);
+      const sink = open(path);
+      if (delayed) sink.delay();
+      sink.headerFirst(Buffer.from('<0>'));
+      await sink.opened;
+      await sleep(20);
+      record(sink, Buffer.from('one,'));
+      expect(sink.headerFirst(Buffer.from('<1>'))).to.equal(true);
+      while (sink.written < 1) await sleep(1);
+      const begin = performance.now();
+      record(sink, Buffer.from('two,'));
+      record(sink, Buffer.from('three,'));
+      // The flush comes 200 ms after the first record; a delay doubles it.
+      if (delayed) await sleep(250);
+      sink.headerFirst(Buffer.from('<2>'));
+      while (sink.written < 3) await sleep(1);
+      if (delayed) expect(performance.now() - begin).to.be.above(290);
+      record(sink, Buffer.from('four'));
+      sink.headerFirst(Buffer.from('<3>'));
+      await closed(sink);
+      const text = 'header<0><1>one,<2>two,three,<3>four';
+      expect(readFileSync(path, 'utf8')).to.equal(text);
+      expect(sink.written).to.equal(4);
+    }
+    const full = open(join(dir, 'limit'));
+    await full.opened;
+    const block = Buffer.alloc(1 << 20);
+    const taken = Array.from({ length: 10 }, () => full.headerFirst(block));
+    expect(taken).to.include(false);
+    await closed(full);
+  });
+
   it('compresses a path that ends with .gz, and gzip can read what was flushed', async () => {
     const path = join(dir, 'a.gz');
     const sink = open(path);
