@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import type { BpfLine } from '../../src/ctl/netstat_b.ts';
 import { Instance } from '../support/instance.ts';
 import { needs, needsHere } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
@@ -85,10 +86,20 @@ describe('commands: captures', function () {
     return { code, stderr };
   };
 
-  it('start, stop and control socket do not wait for the reader of a FIFO', async () => {
+  it('start, stop and control socket do not wait for the reader of a FIFO; netstat -B', async () => {
     const tapnic = await serve([`wire=${fifo()}`]);
     await fetch(tapnic);
-    expect((await tapnic.command('netstat', '-i')).status).to.equal(0);
+    const [line, ...more] = await tapnic.json<BpfLine[]>('netstat', '-B');
+    expect(more).to.deep.equal([]);
+    expect(line).to.include({ pid: tapnic.pid, if: 'tn0', point: 'wire', dropped: 0 });
+    expect(line!.received).to.be.above(600);
+    expect((await tapnic.command('netstat', '-B')).stdout).to.match(
+      new RegExp(
+        `^ +Pid +Netif +Flags +Recv +Drop +Match Sblen Hblen Command\\n *${tapnic.pid} tn0@wire -ifs--- +\\d+ +0 +\\d+ +0 +0 tapnic\\n$`,
+      ),
+    );
+    const { stdout } = await tapnic.command('netstat', '-B', '-I', 'lo0');
+    expect(stdout).to.match(/^[^\n]+Command\n$/);
     const { code, stderr } = await stop(tapnic);
     expect(code, stderr).to.equal(0);
     expect(stderr).to.match(/fifo: 0 packets, [1-9]\d* dropped \(\d+ without a reader\)/);
