@@ -11,6 +11,7 @@ import {
   count,
   R_DRV_DEFRAG,
   R_DRV_DOWN,
+  R_DRV_IFQ_FLUSHED,
   R_DRV_IFQ_FULL,
   R_DRV_RING_FULL,
   R_DRV_TX_ERROR,
@@ -166,10 +167,11 @@ export function dmaTransmit(sc: DmaSoftc, m: Mbuf): Errno {
   return 0;
 }
 
-/** if_qflush: frees the packets that wait for the ring. */
+/** if_qflush: frees the packets that wait for the ring, and counts them as dropped. */
 export function dmaQflush(sc: DmaSoftc): void {
-  sc.br.flush();
-  sc.ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
+  const { br, ifp } = sc;
+  br.flush((m) => countDrop(m, R_DRV_IFQ_FLUSHED, CAPTURE_RING, CAPTURE_OUT, ifp));
+  ifp.if_drv_flags &= ~IFF_DRV_OACTIVE;
 }
 
 /** if_txflush: rings the doorbell if packets were added to the ring since the last one. */

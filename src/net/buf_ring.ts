@@ -49,9 +49,10 @@ export class BufRing {
     this.#used--;
   }
 
-  /** Frees all packets in the ring. */
-  flush(): void {
+  /** Frees all packets in the ring. @param dropping sees each before */
+  flush(dropping?: (m: Mbuf) => void): void {
     for (let m = this.peek(); m !== null; m = this.peek()) {
+      dropping?.(m);
       this.advance();
       m_freem(m);
     }

@@ -6,9 +6,9 @@
  */
 
 import { CAPTURE_OUT, CAPTURE_RING } from '../sys/capture.ts';
-import { noteLost } from './capture_drop.ts';
+import { countDrop, noteLost } from './capture_drop.ts';
 import type { Errno } from '../sys/errno.ts';
-import { count, R_DRV_IFQ_FULL } from '../sys/reason.ts';
+import { count, R_DRV_IFQ_FLUSHED, R_DRV_IFQ_FULL } from '../sys/reason.ts';
 import { type Mbuf, M_MCAST } from '../kern/mbuf.ts';
 import {
   IFCOUNTER_OBYTES,
@@ -72,7 +72,9 @@ function if_transmit_default(ifp: Ifnet, driver: IfStartDriver, m: Mbuf): Errno 
   return 0;
 }
 
-/** Frees all packets in if_snd. @see ifnet(9) */
+/** Frees all packets in if_snd, and counts them as dropped. @see ifnet(9) */
 export function if_qflush(ifp: Ifnet): void {
+  for (let m = ifp.if_snd.ifq_head; m !== null; m = m.m_nextpkt)
+    countDrop(m, R_DRV_IFQ_FLUSHED, CAPTURE_RING, CAPTURE_OUT, ifp);
   IFQ_PURGE(ifp.if_snd);
 }

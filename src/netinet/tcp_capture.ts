@@ -5,7 +5,7 @@
  */
 
 import { captureOn, captureRing } from '../net/capture.ts';
-import { noteDrop } from '../net/capture_drop.ts';
+import { noteDrop, noteLost } from '../net/capture_drop.ts';
 import {
   captureSockbufIn,
   captureSockbufOut,
@@ -16,7 +16,7 @@ import type { Ifnet } from '../net/if_var.ts';
 import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
 import { META_LINK_RETRANSMISSION } from '../sys/capture_meta.ts';
 import { captureNotes } from '../sys/capture_notes.ts';
-import { count, R_TCP_REASS_WAIT, type Reason } from '../sys/reason.ts';
+import { count, R_TCP_REASS_FLUSHED, R_TCP_REASS_WAIT, type Reason } from '../sys/reason.ts';
 import type { TcpSeq } from '../sys/types.ts';
 import { type Mbuf, mtod } from '../kern/mbuf.ts';
 import { mem } from '../vm/arena.ts';
@@ -128,7 +128,7 @@ export function tcpCaptureQueued(
   hdrlen: number,
 ): void {
   const { pktId, csum_flags, rcvif } = m.m_pkthdr;
-  if (!captureOn.sockbuf || len === 0 || rcvif === null) return;
+  if (len === 0 || rcvif === null) return;
   const list = queued.get(tp) ?? [];
   queued.set(tp, list);
   const header = new Uint8Array(Math.min(hdrlen, HEADERS_MAX, m.m_len));
@@ -174,11 +174,21 @@ export function tcpCapturePresent(tp: Tcpcb, m: Mbuf, start: TcpSeq, len: number
     if (from < 0 || n <= 0) continue;
     const first = position(one.seq, tp.irs);
     const why = one.waited ? R_TCP_REASS_WAIT : 0;
-    captureSockbufWaited(captureRing(), partOf(one, n), m, from, n, so.so_id, first, why);
+    if (captureOn.sockbuf)
+      captureSockbufWaited(captureRing(), partOf(one, n), m, from, n, so.so_id, first, why);
   }
   const left = list.filter((one) => seqDiff(one.seq, start) >= len);
   if (left.length > 0) queued.set(tp, left);
   else queued.delete(tp);
+}
+
+/** The queue of a connection is freed with its data: drops of the segments that brought it. */
+export function tcpCaptureFlushed(tp: Tcpcb): void {
+  const list = queued.get(tp);
+  if (list === undefined) return;
+  queued.delete(tp);
+  for (const { pktId, len, ifp } of list)
+    noteLost(pktId, len, R_TCP_REASS_FLUSHED, CAPTURE_SOCKBUF, CAPTURE_IN, ifp);
 }
 
 /** Sets length and sequence number in the headers of a part of a segment. */

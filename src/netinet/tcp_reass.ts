@@ -5,13 +5,14 @@
  * tcp_sack.ts.
  */
 
-import { tcpCapturePresent, tcpCaptureWanted } from './tcp_capture.ts';
+import { tcpCaptureFlushed, tcpCapturePresent, tcpCaptureWanted } from './tcp_capture.ts';
 import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
 import { countDrop } from '../net/capture_drop.ts';
 import {
   count,
   R_TCP_AFTERCLOSE,
   R_TCP_DUP,
+  R_TCP_REASS_FLUSHED,
   R_TCP_REASS_FULL,
   R_TCP_REASS_WAIT,
 } from '../sys/reason.ts';
@@ -42,6 +43,7 @@ function qentAlloc(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf
   q.tqe_start = start;
   q.tqe_len = len;
   q.tqe_flags = flags;
+  q.tqe_segs = 1;
   q.tqe_m = m;
   q.tqe_last = m_last(m);
   tcp.reassSegments++;
@@ -62,11 +64,13 @@ function qentFree(tp: Tcpcb, q: TsegQent): void {
   tcp.reassFree = q;
 }
 
-/** Frees all entries of the queue and their mbufs. @see sys/netinet/tcp_reass.c */
+/** Frees all entries of the queue and their mbufs; each segment counts as dropped. @see sys/netinet/tcp_reass.c */
 export function tcp_reass_flush(tp: Tcpcb): void {
+  if (tp.t_segq !== null && tcpCaptureWanted()) tcpCaptureFlushed(tp);
   for (let q = tp.t_segq; q !== null;) {
     const next: TsegQent | null = q.tqe_next;
     const m = q.tqe_m;
+    count(R_TCP_REASS_FLUSHED, q.tqe_segs);
     qentFree(tp, q);
     m_freem(m);
     q = next;
@@ -105,6 +109,7 @@ function join(tp: Tcpcb, q: TsegQent): void {
   q.tqe_next = n.tqe_next;
   q.tqe_len += n.tqe_len;
   q.tqe_flags |= n.tqe_flags;
+  q.tqe_segs += n.tqe_segs;
   qentFree(tp, n);
   append(tp, q, m);
 }
@@ -173,6 +178,7 @@ function enqueue(tp: Tcpcb, start: TcpSeq, len: number, flags: number, m: Mbuf):
     prev.tqe_next = next;
     prev.tqe_len += len;
     prev.tqe_flags |= flags;
+    prev.tqe_segs++;
     append(tp, prev, m);
     join(tp, prev);
     return;

@@ -354,6 +354,8 @@ export class TsegQent {
   tqe_len = 0;
   /** TH_FIN or 0. */
   tqe_flags = 0;
+  /** Segments whose payload it has. */
+  tqe_segs = 1;
   /** The mbuf chain of its payload, and the last mbuf of the chain. */
   tqe_m: Mbuf | null = null;
   tqe_last: Mbuf | null = null;

@@ -233,6 +233,12 @@ const CONNECTIONS: Record<string, (h: TestHost, c: Conn) => void> = {
   'tcp.reassembly_full': (_h, c) => {
     for (let i = 1; i < 400; i++) c.seg({ seq: c.seq + 10 * i, payload: 'x' });
   },
+  'tcp.reassembly_flushed': (_h, c) => {
+    // Three segments in two entries.
+    for (const at of [10, 11, 20]) c.seg({ seq: c.seq + at, payload: 'x' });
+    c.seg({ flags: 'R', seq: c.seq });
+    expect(counted('tcp.reassembly_flushed')).to.equal(3);
+  },
   'tcp.ttl_below_minimum': (_h, c) => {
     (c.so.so_pcb as { inp_ip_minttl: number }).inp_ip_minttl = 255;
     c.seg({ payload: 'x' });

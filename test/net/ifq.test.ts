@@ -27,7 +27,7 @@ import {
 } from '../../src/net/ifq.ts';
 import { IfStartDriver } from '../../src/net/ifq_start.ts';
 import { EINVAL, ENOBUFS, EPERM, type Errno } from '../../src/sys/errno.ts';
-import { counted, R_DRV_IFQ_FULL } from '../../src/sys/reason.ts';
+import { counted, R_DRV_IFQ_FLUSHED, R_DRV_IFQ_FULL } from '../../src/sys/reason.ts';
 import { bootMachine, expectMachineClean } from '../support/machine.ts';
 
 const packet = (len = 60): Mbuf => {
@@ -116,7 +116,7 @@ describe('if_snd', () => {
     nic.if_start(ifp);
     expect([nic.lens, ifp.if_snd.ifq_len]).to.deep.equal([[60, 100, 61, 60, 60], 47]);
     ifp.if_driver.if_qflush(ifp);
-    expect(ifp.if_snd.ifq_len).to.equal(0);
+    expect([ifp.if_snd.ifq_len, counted(R_DRV_IFQ_FLUSHED)]).to.deep.equal([0, 47]);
   });
 
   it('net.link.ifqmaxlen: is 50, and is writable until a driver reads it', () => {
