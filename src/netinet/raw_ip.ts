@@ -10,7 +10,7 @@ import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
 import { nextPktId } from '../sys/packet_id.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
 import { countDrop } from '../net/capture_drop.ts';
-import { captureSockbufIn, captureSockbufOut } from '../net/capture_layers.ts';
+import { captureSockbufIn } from '../net/capture_layers.ts';
 import { EAFNOSUPPORT, EISCONN, EMSGSIZE, ENOBUFS, ENOTCONN, type Errno } from '../sys/errno.ts';
 import { type AddrWords, NetAddr } from '../sys/addr.ts';
 import { R_IP_NOBUFS, R_RIP_FULL, R_RIP_MINTTL } from '../sys/reason.ts';
@@ -32,6 +32,7 @@ import { m_adj, M_PREPEND, m_copym } from '../kern/uipc_mbuf.ts';
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import type { Ifnet } from '../net/if_var.ts';
 import { imo_multi_filter, MCAST_PASS } from './in_multi.ts';
+import { captureDgramOut } from './dgram_capture.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
@@ -165,7 +166,7 @@ function rip_output(m: Mbuf, so: Socket, dst: AddrWords | null, control: Control
     $shown.copyFrom($inc);
     if ($shown.laddrAny()) af.selectLaddr(inp, $shown, true);
     af.fill(mtod(top), $shown, len, pr_protocol, af.ttlOf(inp), tos, dontfrag);
-    captureSockbufOut(captureRing(), 0, top, af.family, so.so_id, 0, len - af.hdrlen);
+    captureDgramOut(inp, af, $shown, top, len - af.hdrlen);
   }
   af.fill(mtod(top), $inc, len, pr_protocol, af.ttlOf(inp), tos, dontfrag);
   return af.outputDgram(top, inp, (so.so_options & SO_BROADCAST) !== 0);

@@ -9,7 +9,7 @@
 import { CAPTURE_IN, CAPTURE_SOCKBUF } from '../sys/capture.ts';
 import { countDrop, pullupInput } from '../net/capture_drop.ts';
 import { captureOn, captureRing } from '../net/capture.ts';
-import { captureSockbufIn, captureSockbufOut } from '../net/capture_layers.ts';
+import { captureSockbufIn } from '../net/capture_layers.ts';
 import { nextPktId } from '../sys/packet_id.ts';
 import { NetAddr } from '../sys/addr.ts';
 import {
@@ -70,6 +70,7 @@ import type { Ifnet } from '../net/if_var.ts';
 import { LOG_UDP_VAIN, logAllowed } from '../net/log_limit.ts';
 import { in_cksum_skip } from './in_cksum.ts';
 import { imo_multi_filter, MCAST_NOTGMEMBER, MCAST_PASS } from './in_multi.ts';
+import { captureDgramOut } from './dgram_capture.ts';
 import {
   InConninfo,
   INP_DONTFRAG,
@@ -423,16 +424,7 @@ function udp_output(inp: Inpcb, m: Mbuf, nam: Sockaddr | null, control: Control)
   }
   ph.rcvif = null;
   ph.pktId = nextPktId();
-  if (captureOn.sockbuf)
-    captureSockbufOut(
-      captureRing(),
-      0,
-      top,
-      af.family,
-      inp.inp_socket!.so_id,
-      0,
-      ulen - Udphdr.SIZE,
-    );
+  if (captureOn.sockbuf) captureDgramOut(inp, af, $out, top, ulen - Udphdr.SIZE);
   udp.stat.udps_opackets++;
   return af.outputDgram(top, inp, (inp.inp_socket!.so_options & SO_BROADCAST) !== 0);
 }

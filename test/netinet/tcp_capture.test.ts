@@ -8,6 +8,8 @@ import { soSendDgram } from '../../src/kern/sys_generic.ts';
 import { soclose, socreate, type Socket, soResult } from '../../src/kern/uipc_socket.ts';
 import type { Sockaddr } from '../../src/kern/sockaddr.ts';
 import { type Capture, captureClose, captureOpen } from '../../src/net/capture.ts';
+import { ifunit } from '../../src/net/if.ts';
+import type { Ifnet } from '../../src/net/if_var.ts';
 import { metaOf } from '../../src/explain/records.ts';
 import { CAPTURE_OUT, CAPTURE_RX_ID, CAPTURE_SOCKBUF } from '../../src/sys/capture.ts';
 import { reasonText } from '../../src/sys/reason.ts';
@@ -28,14 +30,13 @@ interface Rec {
   bytes: number;
 }
 
-function record(rig: Rig, recs: Rec[]): Capture {
-  const place = { point: CAPTURE_SOCKBUF, ifp: rig.ifp };
+function record(rig: Rig, recs: Rec[], ifps = [rig.ifp], only: Ifnet | null = null): Capture {
   return captureOpen(
-    [place],
+    ifps.map((ifp) => ({ point: CAPTURE_SOCKBUF, ifp })),
     { meta: true },
     {
-      captureRecord({ point, flags, pktId, off, caplen, metaOff, metaLen }): void {
-        if (point !== CAPTURE_SOCKBUF) return;
+      captureRecord({ point, unit, flags, pktId, off, caplen, metaOff, metaLen }): void {
+        if (point !== CAPTURE_SOCKBUF || (only !== null && unit !== only.if_capunit)) return;
         const { why, sockets } = metaOf(0, mem.slice(metaOff, metaOff + metaLen));
         recs.push({
           id: pktId,
@@ -145,6 +146,29 @@ describe('captures at point sockbuf', () => {
       [ip6(US_LL), ip6(PEER_LL)],
     ]);
     expect(recs.every((r) => r.out && r.id > 0)).to.equal(true);
+    rig.sent.length = 0;
+    rig.close();
+  });
+
+  it('UDP and raw sockets: what is sent is recorded at the interface of its route', () => {
+    const rig = new Rig6();
+    const lo0 = ifunit(rig.vnet, 'lo0')!;
+    for (const [ifp, expected] of [
+      [rig.ifp, [PEER, PEER]],
+      [lo0, ['127.0.0.1', US]],
+    ] as const) {
+      const recs: Rec[] = [];
+      // With the other interface first.
+      const capture = record(rig, recs, ifp === lo0 ? [rig.ifp, lo0] : [lo0, rig.ifp], ifp);
+      send(rig, AF_INET, SOCK_DGRAM, 0, sin(PEER, 9), Uint8Array.of(1));
+      send(rig, AF_INET, SOCK_RAW, 1, sin(PEER, 0), buildIcmp({ type: 8 }));
+      send(rig, AF_INET, SOCK_DGRAM, 0, sin('127.0.0.1', 9), Uint8Array.of(1));
+      send(rig, AF_INET, SOCK_RAW, 1, sin(US, 0), buildIcmp({ type: 0 }));
+      captureClose(capture);
+      const sent = recs.filter(({ out }) => out);
+      const to = sent.map(({ frame }) => decodeFrame(frame, { l4: 'none' }).ip!.dst);
+      expect(to, ifp.if_xname).to.deep.equal(expected);
+    }
     rig.sent.length = 0;
     rig.close();
   });
