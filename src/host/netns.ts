@@ -104,6 +104,37 @@ export function withNetns<T>(name: string, fn: () => T): T {
   }
 }
 
+/**
+ * Moves the thread into namespace `name`, until the returned function is called. Sockets and processes that the program
+ * creates meanwhile are in it. Throws TapnicError (ENOENT, EPERM).
+ */
+export function enterNetns(name: string): () => void {
+  const addon = loadAddon();
+  const home = check(
+    addon.netnsOpen(new Uint8Array(0)),
+    'netns open of this thread',
+    'netns open',
+    {
+      name: 'of this thread',
+    },
+  );
+  const target = addon.netnsOpen(bytesOf(name));
+  try {
+    check(target, `netns open ${name}`, 'netns open', { name });
+    check(addon.netnsEnter(target), `setns ${name}`, 'netns enter', { name });
+  } catch (e) {
+    addon.fdClose(home);
+    throw e;
+  } finally {
+    if (target >= 0) addon.fdClose(target);
+  }
+  return () => {
+    const error = addon.netnsEnter(home);
+    addon.fdClose(home);
+    if (error !== 0) panic('enterNetns: cannot return to the previous namespace');
+  };
+}
+
 /** Sets the loopback interface of the thread's namespace up. EPERM. */
 export function loopbackUp(): void {
   const addon = loadAddon();

@@ -179,8 +179,15 @@ export interface AddedFault extends FaultLine {
 /** Number of leaked items by pool name; empty if nothing leaked. */
 export type Leaked = Record<string, number>;
 
+/** The machine's side of a stack, for src/testing. */
+export let hostOf: (stack: Stack) => NicStack;
+
 /** A network stack in this process. Made by `createStack`. */
 export class Stack implements SocketStack {
+  static {
+    hostOf = (stack) => stack.#host;
+  }
+
   readonly #host: NicStack;
   /** The servers that listen. */
   readonly #servers = new Set<AnyServer>();

@@ -228,9 +228,10 @@ export function captureTap(unit: number): CaptureTap {
 }
 
 /**
- * Passes the records in the ring to the captures and returns their number. Called once per turn.
+ * Passes the records in the ring to the captures and returns their number. Called once per turn, and by readers that
+ * need what has been recorded so far.
  */
-function drainCaptureRing(): number {
+export function drainCaptureRing(): number {
   return ring === null ? 0 : ring.drain(dispatch);
 }
 

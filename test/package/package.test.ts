@@ -120,6 +120,9 @@ describe('package', function () {
       'docs/api.md',
       'dist/src/index.js',
       'dist/src/index.d.ts',
+      'dist/src/testing/kit.js',
+      'dist/cjs/src/testing/matchers.js',
+      'dist/cjs/package.json',
       'dist/src/cli/main.js',
       'dist/src/cli/extcap.js',
       'wireshark/tapnic.lua',
@@ -135,7 +138,7 @@ describe('package', function () {
       PREBUILT,
     ]);
     const allowed =
-      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|wireshark\/.*|dist\/(src|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds|packetdrill)\/.*|scripts\/build-(addon|packetdrill)\.mjs)$/;
+      /^(package\.json|LICENSE|README\.md|CHANGELOG\.md|docs\/.*|wireshark\/.*|dist\/(src|cjs|drivers|native-bindings)\/.*|native-bindings\/(src|prebuilds|packetdrill)\/.*|scripts\/build-(addon|packetdrill)\.mjs)$/;
     expect(files.filter((file) => !allowed.test(file))).to.deep.equal([]);
     expect(files).to.not.include('dist/src/stale.js');
   });
