@@ -30,7 +30,7 @@ function fileNameOf(test: string): string {
 
 /** The captures of one test. */
 export class FailureCapture {
-  readonly #temp = mkdtempSync(join(tmpdir(), 'tapnic-test-'));
+  #temp = '';
   readonly #captures: { name: string; file: string; capture: FileCapture }[] = [];
   readonly #test: string;
 
@@ -41,6 +41,7 @@ export class FailureCapture {
 
   /** Begins to record a stack. */
   async add(stack: Stack, name: string): Promise<void> {
+    if (this.#temp === '') this.#temp = mkdtempSync(join(tmpdir(), 'tapnic-test-'));
     const file = join(this.#temp, `${this.#captures.length}.pcapng`);
     const capture = stack.capture(capturePoints, { file, count: PACKETS_MAX });
     this.#captures.push({ name, file, capture });
@@ -84,6 +85,6 @@ export class FailureCapture {
   }
 
   #removeTemp(): void {
-    rmSync(this.#temp, { recursive: true, force: true });
+    if (this.#temp !== '') rmSync(this.#temp, { recursive: true, force: true });
   }
 }

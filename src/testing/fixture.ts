@@ -3,11 +3,12 @@
  * test. A thread has one stack or link at a time, so tests that a runner starts together run one after the other.
  */
 
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { realTimers } from '../host/real_timers.ts';
 import type { Leaked, Stack } from '../machine/stack.ts';
 import { TapnicError } from '../sys/errno.ts';
 import { FailureCapture } from './failure_capture.ts';
-import { openLog } from './frame_log.ts';
+import { type FrameLog, openLog } from './frame_log.ts';
 import { type RunningTest, runningTest } from './runner.ts';
 
 /** Options of both fixtures. */
@@ -33,6 +34,8 @@ export class Missing extends Error {}
 /** A function for a runner: mocha calls it with its context as `this`, node:test and vitest pass theirs. */
 export type TestFunction = (this: unknown, context?: unknown) => Promise<void>;
 
+/** The name of the test in which a program runs. */
+const running = new AsyncLocalStorage<string>();
 /** The end of the fixture that runs now. */
 let busy: Promise<void> = Promise.resolve();
 
@@ -113,27 +116,39 @@ async function closed<T>(opened: Opened<T>): Promise<unknown> {
   }
 }
 
-async function runOpened<T>(
+/** Runs the test on what was opened. Closes that, whatever happens. Returns what went wrong, in order. */
+async function failuresOf<T>(
   test: RunningTest,
-  options: FixtureOptions,
   opened: Opened<T>,
+  capture: FailureCapture | null,
   body: (context: T) => unknown,
-): Promise<void> {
-  const capture = options.keepCapture === false ? null : new FailureCapture(test.name);
+): Promise<unknown[]> {
   const failures: unknown[] = [];
+  const logs: FrameLog[] = [];
   try {
     for (const { name, stack } of opened.stacks) {
-      openLog(stack, name);
+      logs.push(openLog(stack, name));
       await capture?.add(stack, name);
     }
-    await inTime(test, () => body(opened.context));
+    await inTime(test, () => running.run(test.name, () => body(opened.context)));
   } catch (e) {
     failures.push(e);
   }
+  for (const log of logs) log.close();
   // The captures also show the end of the connections.
   const leak = await closed(opened);
   if (leak !== null) failures.push(leak);
   await capture?.end();
+  return failures;
+}
+
+async function runOpened<T>(
+  test: RunningTest,
+  opened: Opened<T>,
+  capture: FailureCapture | null,
+  body: (context: T) => unknown,
+): Promise<void> {
+  const failures = await failuresOf(test, opened, capture, body);
   if (failures.length === 0) {
     capture?.discard();
     return;
@@ -143,28 +158,47 @@ async function runOpened<T>(
   throw withNotes(failures[0], [...others, opened.repeat, ...kept]);
 }
 
+/** Waits for the fixture before. Returns the function that lets the next one begin. */
+async function turn(): Promise<() => void> {
+  const outer = running.getStore();
+  if (outer !== undefined)
+    throw new TapnicError(
+      'EBUSY',
+      'fixture',
+      `it is inside that of "${outer}", and a thread has one: use the stacks of one withLink, or stackInWorker`,
+    );
+  const before = busy;
+  let done = (): void => undefined;
+  busy = new Promise((resolve) => (done = resolve));
+  await before;
+  return done;
+}
+
+/** Skips the test, or fails it if the requirement must be there. */
+function missing(test: RunningTest, why: string): void {
+  if (process.env['TAPNIC_REQUIRE'] === '1')
+    throw new TapnicError('ENOTSUP', 'withStack', `missing, and required: ${why}`);
+  console.warn(`tapnic: skipped "${test.name}": ${why}`);
+  test.skip(why);
+}
+
 /** A test function around `body`. */
 export function fixture<T>(
   options: FixtureOptions,
   open: () => Promise<Opened<T>>,
   body: (context: T) => unknown,
 ): TestFunction {
-  // Without a declared parameter: mocha passes a callback to functions that have one.
-  return async function (this: unknown, ...[context]: unknown[]): Promise<void> {
-    const test = runningTest(this, context);
-    const before = busy;
-    let done = (): void => undefined;
-    busy = new Promise((resolve) => (done = resolve));
-    await before;
+  // Without a declared parameter: mocha passes a callback to functions that have one, and vitest reads its name.
+  return async function (this: unknown): Promise<void> {
+    const test = runningTest(this, arguments[0]);
+    const done = await turn();
     try {
       const opened = await open();
-      await runOpened(test, options, opened, body);
+      const capture = options.keepCapture === false ? null : new FailureCapture(test.name);
+      await runOpened(test, opened, capture, body);
     } catch (e) {
       if (!(e instanceof Missing)) throw e;
-      if (process.env['TAPNIC_REQUIRE'] === '1')
-        throw new TapnicError('ENOTSUP', 'withStack', `missing, and required: ${e.message}`);
-      console.warn(`tapnic: skipped "${test.name}": ${e.message}`);
-      test.skip(e.message);
+      missing(test, e.message);
     } finally {
       done();
     }

@@ -36,6 +36,7 @@ export class FrameLog implements FrameSource {
   /** When the first frame passed. */
   #start: { sec: number; nsec: number } | null = null;
   #closed = false;
+  #dropsAtEnd = 0;
   /** Frames that expectFrames has compared, and when the last one of them passed. */
   compared = 0;
   comparedMs = 0;
@@ -63,7 +64,7 @@ export class FrameLog implements FrameSource {
 
   frames(): readonly Frame[] {
     if (!this.#closed) drainCaptureRing();
-    const lost = this.#left + this.#capture.drops;
+    const lost = this.#left + this.#ringDrops;
     if (lost > 0)
       throw new TapnicError(
         'ENOBUFS',
@@ -78,10 +79,16 @@ export class FrameLog implements FrameSource {
     return new Map(counts.map(([name, n]) => [name, n - (this.#before.get(name) ?? 0)]));
   }
 
+  /** Records that the ring had no room for; after the end, until the end. */
+  get #ringDrops(): number {
+    return this.#closed ? this.#dropsAtEnd : this.#capture.drops;
+  }
+
   /** Ends the log. Its frames stay. */
   close(): void {
     if (this.#closed) return;
     captureClose(this.#capture);
+    this.#dropsAtEnd = this.#capture.drops;
     this.#closed = true;
   }
 }

@@ -22,6 +22,7 @@ import { expect } from 'chai';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
 import { packageRoot } from '../support/root.ts';
+import { exampleTests } from './examples.ts';
 
 const PREBUILT = 'native-bindings/prebuilds/linux-x64/tapnic.node';
 const NODES = [20, 22, 24];
@@ -265,6 +266,8 @@ describe('package', function () {
     });
     expect(stripped).to.not.match(/\.debug_info|\.symtab/);
   });
+
+  describe('examples', () => exampleTests(work, () => tarball, must));
 
   describe('under Node', () => {
     needs('root', 'tap', 'netns');

@@ -186,6 +186,14 @@ describe('testing: withLink', () => {
     expect(order).to.deep.equal(['a begins', 'a ends', 'b begins', 'b ends']);
   });
 
+  it('refuses a fixture inside another, which would wait for its own end', async () => {
+    const inner = withLink(() => undefined);
+    const error = await errorOf(run(withLink({ keepCapture: false }, () => run(inner))));
+    expect(error.code).to.equal('EBUSY');
+    expect(error.message).to.include('use the stacks of one withLink, or stackInWorker');
+    await run(inner);
+  });
+
   it('ends a test when the limit of mocha is over, and closes its link', async () => {
     let limit = 50;
     const set: number[] = [];
