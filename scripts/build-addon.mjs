@@ -76,8 +76,18 @@ const cxx = process.env.CXX ?? 'g++';
 try {
   execFileSync(cxx, ['--version'], { stdio: 'ignore' });
 } catch {
-  if (force || prebuilding || variants.length > 0 || !prebuiltLoads())
-    fail(`no ${cxx}: install a C++ compiler (Debian: apt-get install g++), then run this again`);
+  if (force || prebuilding || variants.length > 0 || !prebuiltLoads()) {
+    // As npm's install script: npm removes the package if this fails.
+    const { npm_lifecycle_event: event, npm_command: command } = process.env;
+    const again =
+      event === 'install'
+        ? `npm ${command ?? 'install'}`
+        : ['node', relative(process.cwd(), fileURLToPath(import.meta.url)), ...args].join(' ');
+    fail(
+      `no ${cxx}, which builds tapnic's addon: install a C++ compiler (Debian: apt-get install ` +
+        `g++), then run \`${again}\``,
+    );
+  }
   process.stdout.write(`build-addon: no ${cxx}, using ${prebuilt}\n`);
   process.exit(0);
 }

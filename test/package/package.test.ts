@@ -69,6 +69,7 @@ describe('package', function () {
   const app = join(work, 'app');
   const installed = join(app, 'node_modules/tapnic');
   let tarball = '';
+  let installMs = 0;
   let files: string[] = [];
 
   const tsc = join(root, 'node_modules/.bin/tsc');
@@ -114,16 +115,11 @@ describe('package', function () {
     files = packed[0]!.files.map(({ path }) => path);
     mkdirSync(app);
     writeFileSync(join(app, 'package.json'), '{"name":"app","private":true,"type":"module"}\n');
-    must(
-      app,
-      'npm',
-      'install',
-      '--ignore-scripts',
-      '--no-audit',
-      '--no-fund',
-      '--prefer-offline',
-      tarball,
-    );
+    // An empty cache, as on a fresh machine.
+    const cache = `--cache=${join(work, 'cache')}`;
+    const start = performance.now();
+    must(app, 'npm', 'install', '--ignore-scripts', '--no-audit', '--no-fund', cache, tarball);
+    installMs = performance.now() - start;
   });
   after(() => rmSync(work, { recursive: true, force: true }));
 
@@ -227,7 +223,7 @@ describe('package', function () {
     expect(declared.sort()).to.deep.equal(names.split(',').sort());
   });
 
-  it('uses the prebuilt addon, and names the build command where it cannot be loaded', () => {
+  it('uses the prebuilt addon; where it cannot be loaded, names the build command or the compiler', () => {
     const script = join(installed, 'scripts/build-addon.mjs');
     must(app, process.execPath, script);
     expect(existsSync(join(installed, 'build')), 'nothing was built').to.equal(false);
@@ -239,6 +235,20 @@ describe('package', function () {
       writeFileSync(prebuilt, 'not an addon');
       const load = (): Ran => run(app, process.execPath, '--input-type=module', '-e', LOAD);
       const broken = load();
+      const without = (npm: object): Ran =>
+        spawnSync(process.execPath, [script], {
+          cwd: app,
+          env: { PATH: join(work, 'nothing'), ...npm },
+          encoding: 'utf8',
+        });
+      const missing = (again: string): string =>
+        "build-addon: no g++, which builds tapnic's addon: install a C++ compiler " +
+        `(Debian: apt-get install g++), then run \`${again}\`\n`;
+      const byHand = without({});
+      expect([byHand.status, byHand.stdout]).to.deep.equal([1, '']);
+      expect(byHand.stderr).to.equal(missing('node node_modules/tapnic/scripts/build-addon.mjs'));
+      const byNpm = without({ npm_lifecycle_event: 'install', npm_command: 'ci' });
+      expect([byNpm.status, byNpm.stderr]).to.deep.equal([1, missing('npm ci')]);
       const command = 'node node_modules/tapnic/scripts/build-addon.mjs --force';
       expect(broken.stdout).to.match(/tapnic\.node cannot be loaded: run `node [^`]+ --force`\n$/);
       expect(broken.stdout).to.include(`run \`${command}\``);
@@ -275,6 +285,17 @@ describe('package', function () {
 
   describe('under Node', () => {
     needs('root', 'tap', 'netns');
+
+    it('takes an empty folder to a first test of its own within two minutes', async () => {
+      const file = join(app, 'first.test.mjs');
+      cpSync(join(root, 'examples/ci/first.test.mjs'), file);
+      using ns = new Netns('first');
+      const start = performance.now();
+      const { status, stdout } = await ns.run(process.execPath, ['--test', file], { cwd: app });
+      expect(status, stdout).to.equal(0);
+      expect(stdout).to.match(/^# pass 1$/m);
+      expect(installMs + performance.now() - start).to.be.below(2 * MINUTES);
+    });
 
     for (const major of NODES)
       it(`${major}: starts stacks that Linux can ping, by import and by require`, async function () {
