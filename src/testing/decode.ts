@@ -4,6 +4,7 @@
  * hop-by-hop options and fragments.
  */
 
+import { addrText } from '../host/addr_text.ts';
 import { absoluteNumbers, type SeqNumbers } from './conversations.ts';
 import type { Frame } from './frame.ts';
 import { optionTexts } from './option_text.ts';
@@ -30,18 +31,7 @@ const macText = (b: Uint8Array, at: number): string =>
   Array.from(b.subarray(at, at + 6), (x) => x.toString(16).padStart(2, '0')).join(':');
 const ip4Text = (b: Uint8Array, at: number): string => b.subarray(at, at + 4).join('.');
 
-/** RFC 5952. */
-function ip6Text(b: Uint8Array, at: number): string {
-  const words = Array.from({ length: 8 }, (_, i) => u16(b, at + 2 * i).toString(16));
-  let best = { from: 0, n: 0 };
-  for (let i = 0; i < 8; i++) {
-    let n = 0;
-    while (words[i + n] === '0') n++;
-    if (n > best.n) best = { from: i, n };
-  }
-  if (best.n < 2) return words.join(':');
-  return `${words.slice(0, best.from).join(':')}::${words.slice(best.from + best.n).join(':')}`;
-}
+const ip6Text = (b: Uint8Array, at: number): string => addrText(b.subarray(at, at + 16));
 
 type Draft = { -readonly [K in keyof Frame]: Frame[K] };
 

@@ -1,12 +1,13 @@
 /** docs/api.md: every example is a program that prints what its comments say. */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { linkPackage } from '../support/linked.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
-import { distRoot, packageRoot } from '../support/root.ts';
+import { packageRoot } from '../support/root.ts';
 
 interface Example {
   /** Line in the document. */
@@ -28,15 +29,7 @@ describe('api: docs/api.md', () => {
   const dir = mkdtempSync(join(tmpdir(), 'tapnic-docs-'));
   const found = examples(readFileSync(join(packageRoot(), 'docs/api.md'), 'utf8'));
 
-  before(() => {
-    // `import 'tapnic'` finds this manifest beside the files compiled for this run.
-    const tapnic = join(dir, 'node_modules/tapnic');
-    mkdirSync(tapnic, { recursive: true });
-    for (const name of ['package.json', 'build', 'node_modules'])
-      symlinkSync(join(packageRoot(), name), join(tapnic, name));
-    symlinkSync(distRoot, join(tapnic, 'dist'));
-    symlinkSync(join(packageRoot(), 'node_modules/undici'), join(dir, 'node_modules/undici'));
-  });
+  before(() => linkPackage(dir, 'undici'));
   after(() => rmSync(dir, { recursive: true, force: true }));
 
   it('has examples', () => {

@@ -1,12 +1,12 @@
 /** docs/testing-kit.md: the examples for mocha and node:test pass; those for vitest and jest run in test/package. */
 
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { linkPackage } from '../support/linked.ts';
 import { needs } from '../support/needs.ts';
-import { distRoot, packageRoot } from '../support/root.ts';
 import { type Snippet, snippets } from './snippets.ts';
 
 /** Settings of the run that started this one. */
@@ -23,15 +23,7 @@ describe('testing: docs/testing-kit.md', function () {
   const all = snippets();
   after(() => rmSync(dir, { recursive: true }));
 
-  before(() => {
-    const modules = join(dir, 'node_modules');
-    mkdirSync(join(modules, 'tapnic'), { recursive: true });
-    for (const name of ['package.json', 'build', 'node_modules'])
-      symlinkSync(join(packageRoot(), name), join(modules, 'tapnic', name));
-    symlinkSync(distRoot, join(modules, 'tapnic/dist'));
-    for (const name of ['chai', 'mocha'])
-      symlinkSync(join(packageRoot(), 'node_modules', name), join(modules, name));
-  });
+  before(() => linkPackage(dir, 'chai', 'mocha'));
 
   function run(args: string[]): { status: number | null; text: string } {
     const { status, stdout, stderr } = spawnSync(process.execPath, args, {

@@ -102,6 +102,9 @@ describe('testing: lines of frames', () => {
     const data = { ...PORTS, flags: 'P.', seq: 0, ack: 1001, payload: 'abc' };
     const sent = frame(buildTcp(A, data), 'out', numbers);
     expect(difference(sent, '> P. 1:4(3) ack 1')).to.equal(null);
+    // Another connection of the same ports begins at 0 again.
+    const again = frame(buildTcp(A, { ...PORTS, flags: 'S', seq: 5_000_000 }), 'out', numbers);
+    expect(difference(again, '> S 0:0(0)')).to.equal(null);
     // A connection that began before the log.
     const late = { sport: 9, dport: 80, flags: '.', seq: 77, ack: 88 };
     expect(difference(frame(buildTcp(A, late), 'out', numbers), '> . 1:1(0) ack 1')).to.equal(null);

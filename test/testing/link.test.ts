@@ -63,6 +63,10 @@ describe('testing: withLink', () => {
         /^client: 4 frames expected, \d+ passed: frame 5 is one too many\n/,
       );
       expect(error.message).to.include('ignored: 2 arp');
+      const late = ['> S', '+0.003 < S. 0:0(0) ack 1'];
+      expect((await errorOf(expectFrames(client, late))).message).to.include(
+        'frame 2: it passed 2.000 ms after the frame before, not 3',
+      );
     }),
   );
 
@@ -184,6 +188,27 @@ describe('testing: withLink', () => {
       );
     await Promise.all([one('a'), one('b')]);
     expect(order).to.deep.equal(['a begins', 'a ends', 'b begins', 'b ends']);
+  });
+
+  it('fails a test that leaks, and names what', async () => {
+    const leaky = withLink({ keepCapture: false }, ({ link }) => {
+      const close = link.close.bind(link);
+      link.close = async () => ({ ...(await close()), mbufs: 2 });
+    });
+    const error = await errorOf(run(leaky));
+    expect([error.code, error.message.split('\n')[0]]).to.deep.equal([
+      'EBUSY',
+      'leak check: EBUSY: 2 mbufs are not free after the test',
+    ]);
+    // The failure of the test comes first.
+    const both = withLink({ keepCapture: false }, ({ link }) => {
+      const close = link.close.bind(link);
+      link.close = async () => ({ ...(await close()), mbufs: 2 });
+      throw new Error('first');
+    });
+    expect((await errorOf(run(both))).message).to.match(
+      /^first\n\nalso: leak check: EBUSY: 2 mbufs/,
+    );
   });
 
   it('refuses a fixture inside another, which would wait for its own end', async () => {

@@ -1,12 +1,13 @@
 /** The fixtures under mocha and node:test: what failing and skipped tests print and leave. */
 
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { needsHere } from '../support/needs.ts';
-import { distRoot, packageRoot } from '../support/root.ts';
+import { linkPackage } from '../support/linked.ts';
+import { packageRoot } from '../support/root.ts';
 
 /** A test that hangs, one that fails, one that passes, one that needs root. */
 const BODY = `
@@ -35,13 +36,7 @@ describe('testing: runners', function () {
   const failures = join(dir, 'failures');
   after(() => rmSync(dir, { recursive: true }));
 
-  before(() => {
-    const tapnic = join(dir, 'node_modules/tapnic');
-    mkdirSync(tapnic, { recursive: true });
-    for (const name of ['package.json', 'build', 'node_modules'])
-      symlinkSync(join(packageRoot(), name), join(tapnic, name));
-    symlinkSync(distRoot, join(tapnic, 'dist'));
-  });
+  before(() => linkPackage(dir));
 
   function run(
     name: string,
