@@ -31,6 +31,9 @@ export class Dialling {
   keepAlive: [boolean, number] | null = null;
 }
 
+/** As on Linux, to connect to no address in particular is to connect to this host. */
+const UNSPECIFIED: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
+
 /** A socket address. An errno if `address` is no address of the stack, such as an unknown zone. */
 function addressOf(vnet: Vnet, address: string, port: number): Sockaddr | Errno {
   try {
@@ -65,7 +68,7 @@ export function dial(
     error: new SocketError(error, 'connect', { address, port }),
     connecting: true,
   });
-  const peer = addressOf(vnet, address, port);
+  const peer = addressOf(vnet, UNSPECIFIED[address] ?? address, port);
   if (typeof peer === 'number') return failed(peer);
   const made = socreate(vnet, peer.family, SOCK_STREAM, IPPROTO_TCP);
   if (made !== 0) return failed(made);

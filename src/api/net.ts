@@ -22,6 +22,8 @@ interface NetConnect {
   (port: number | string, listener?: () => void): Socket;
 }
 
+type Constructor = abstract new (...args: never[]) => object;
+
 type ServerArgs = [
   options?: ServerOptions | ConnectionListener | null,
   onConnection?: ConnectionListener,
@@ -52,17 +54,39 @@ function callable<T extends object, A extends unknown[]>(
   return new Proxy(type, { apply }) as NetClass<T, A>;
 }
 
+/**
+ * `instanceof` for the classes of a module: sockets that servers accept and that `connect` returns are of
+ * the class `base`, which a program knows only as `type`. Subclasses of the program are as usual.
+ */
+function isInstance(
+  type: Constructor,
+  base: Constructor,
+  as: Constructor,
+  value: unknown,
+): boolean {
+  if (as.prototype === type.prototype) return value instanceof base;
+  return Function.prototype[Symbol.hasInstance].call(as, value);
+}
+
 /** node:net's names for a stack. */
 export function stackNet(stack: SocketStack): StackNet {
   class StackSocket extends Socket {
     constructor(options?: StackSocketOptions) {
       super({ ...options, stack });
     }
+
+    static override [Symbol.hasInstance](value: unknown): boolean {
+      return isInstance(StackSocket, Socket, this, value);
+    }
   }
   class StackServer extends Server {
     constructor(...[options, onConnection]: ServerArgs) {
       const listener = typeof options === 'function' ? options : onConnection;
       super({ ...(typeof options === 'function' ? {} : options), stack }, listener);
+    }
+
+    static override [Symbol.hasInstance](value: unknown): boolean {
+      return isInstance(StackServer, Server, this, value);
     }
   }
   const connect = (...args: unknown[]): Socket => dialSocket(stack, args);

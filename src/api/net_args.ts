@@ -1,6 +1,6 @@
 /** The arguments of `connect` and `listen` of node:net's sockets and servers, checked as Node does it. */
 
-import { ADDRCONFIG } from 'node:dns';
+import { ADDRCONFIG, ALL, V4MAPPED } from 'node:dns';
 import { inspect } from 'node:util';
 import type { LookupFunction, NetHost } from './net_host.ts';
 import {
@@ -145,15 +145,20 @@ export function connectRequest(
   const attemptMs = attemptMsOf(options['autoSelectFamilyAttemptTimeout'], autoSelect.attemptMs());
   if (lookup !== undefined && lookup !== null && typeof lookup !== 'function')
     throw invalidArgType('options.lookup', 'of type function', lookup);
+  const host = textOf(options['host'] || 'localhost');
+  const hints = Number(options['hints'] ?? 0);
+  // A `lookup` of the program checks the hints itself.
+  if (!lookup && (hints & ~(ADDRCONFIG | ALL | V4MAPPED)) !== 0 && isIP(host) === 0)
+    throw invalidArgValue('hints', hints);
   const family = familyOf(options['family']);
   const one = family === 4 || family === 6;
   return {
-    host: textOf(options['host'] || 'localhost'),
+    host,
     port: number,
     localAddress: local,
     localPort: typeof localPort === 'number' && localPort !== 0 ? localPort : undefined,
     family,
-    hints: Number(options['hints'] ?? 0) || (one ? 0 : ADDRCONFIG),
+    hints: hints || (one ? 0 : ADDRCONFIG),
     lookup: (lookup as LookupFunction | undefined) ?? null,
     autoSelectFamily: (autoSelectFamily ?? autoSelect.enabled()) && !one && !localAddress,
     attemptMs,

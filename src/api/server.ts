@@ -158,9 +158,8 @@ class ListenHandle implements SocketServer {
     const { allowHalfOpen = false, highWaterMark } = server;
     const socket = new Socket({ stack: this.#host, allowHalfOpen, highWaterMark });
     socket.adopt(so, this, server.pauseOnConnect === true);
-    if (server.noDelay === true) socket.setNoDelay(true);
-    if (server.keepAlive === true)
-      socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000);
+    if (server.noDelay) socket.setNoDelay(true);
+    if (server.keepAlive) socket.setKeepAlive(true, (server.keepAliveInitialDelay ?? 0) * 1000);
     server._connections++;
     socket.server = server;
     this.#host.user?.connection(socket);
@@ -394,8 +393,8 @@ export class Server extends EventEmitter {
       throw invalidArgType('options.blockList', 'an instance of net.BlockList', blockList);
     this.allowHalfOpen = options.allowHalfOpen ?? false;
     this.pauseOnConnect = options.pauseOnConnect ?? false;
-    this.noDelay = options.noDelay ?? false;
-    this.keepAlive = options.keepAlive ?? false;
+    this.noDelay = Boolean(options.noDelay);
+    this.keepAlive = Boolean(options.keepAlive);
     this.keepAliveInitialDelay = Math.max(0, Math.floor(delay / 1000));
     this.highWaterMark = mark !== undefined && mark >= 0 ? mark : undefined;
     this.blockList = blockList;

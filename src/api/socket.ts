@@ -134,8 +134,10 @@ export class Socket extends Duplex {
     this.#host = host;
     const { onread, signal } = options;
     this.#events.setOnRead(onread);
-    if (options.noDelay === true) this.#opening.noDelay = true;
-    if (options.keepAlive === true)
+    // As in Node.js: its own listener, and any value that is true in a condition.
+    this.on('end', peerEnded);
+    if (options.noDelay) this.#opening.noDelay = true;
+    if (options.keepAlive)
       this.#opening.keepAlive = [true, Math.max(options.keepAliveInitialDelay ?? 0, 0)];
     if (signal !== undefined) {
       addAbortSignal(signal, this);
@@ -201,6 +203,7 @@ export class Socket extends Duplex {
   /** Makes a destroyed socket new. */
   #reopen(): void {
     (this as unknown as { _undestroy(): void })._undestroy();
+    Reflect.deleteProperty(this, 'write');
     this.#names = null;
     this.bytesRead = 0;
     this.#sent = 0;
@@ -237,6 +240,11 @@ export class Socket extends Duplex {
     const so = this.#so;
     if (so === null || this.connecting || so.so_pcb === null) return null;
     return peer ? so.so_proto.pr_peeraddr(so) : so.so_proto.pr_sockaddr(so);
+  }
+
+  /** The old name of `connecting`. */
+  get _connecting(): boolean {
+    return this.connecting;
   }
 
   /** Whether no connection is there or under way. */
@@ -368,19 +376,6 @@ export class Socket extends Duplex {
     return super.read(size);
   }
 
-  /** As in Node.js, a write fails with EPIPE after the peer's end has ended our side. */
-  override write(chunk: unknown, ...rest: unknown[]): boolean {
-    const done = rest.at(-1);
-    if (typeof done === 'function' && this.#endedByPeer())
-      rest[rest.length - 1] = (): void => (done as Done)(writeAfterFin());
-    return super.write(chunk, ...(rest as []));
-  }
-
-  /** Whether the peer has ended its side, and that has ended ours. */
-  #endedByPeer(): boolean {
-    return this.readableEnded && !this.allowHalfOpen && this.writableEnded;
-  }
-
   override _write(chunk: Uint8Array, _encoding: BufferEncoding, done: Done): void {
     this.#begin([chunk], done);
   }
@@ -489,7 +484,7 @@ export class Socket extends Duplex {
       later(() => this.#wrote(unsent));
     }
     const late = error !== null && 'code' in error && error.code === 'ERR_STREAM_WRITE_AFTER_END';
-    done(late && this.#endedByPeer() ? writeAfterFin() : error);
+    done(late && this.write === writeAfterEnd ? writeAfterFin() : error);
     this.#host.user?.disconnected(this);
     this.#server?.socketClosed();
     this.#server = null;
@@ -626,6 +621,18 @@ export class Socket extends Duplex {
   unref(): this {
     return this;
   }
+}
+
+/** The peer has ended its side, which has ended ours: a later write fails with EPIPE. */
+function peerEnded(this: Socket): void {
+  if (!this.allowHalfOpen) this.write = writeAfterEnd;
+}
+
+function writeAfterEnd(this: Socket, chunk: unknown, ...rest: unknown[]): boolean {
+  const done = rest.at(-1);
+  if (typeof done === 'function' && this.writableEnded)
+    rest[rest.length - 1] = (): void => (done as Done)(writeAfterFin());
+  return Duplex.prototype.write.call(this, chunk, ...(rest as [BufferEncoding]));
 }
 
 function writeAfterFin(): Error {

@@ -49,10 +49,10 @@ class OwnBuffers {
     if (next instanceof Uint8Array) this.buffer = next;
   }
 
-  /** Calls the program. Returns whether reading goes on. */
-  filled(bytes: number, buf: Uint8Array): boolean {
+  /** Calls the program, with the socket as `this`. Returns whether reading goes on. */
+  filled(stream: Duplex, bytes: number, buf: Uint8Array): boolean {
     const { buffer, callback } = this.#options;
-    const more: unknown = callback(bytes, buf);
+    const more: unknown = callback.call(stream, bytes, buf);
     if (typeof buffer === 'function') this.#next(buffer);
     return more !== false;
   }
@@ -171,7 +171,7 @@ export abstract class SocketReader<S extends ReaderStream> extends TurnTaker imp
   #readInto(so: KernSocket, own: OwnBuffers): void {
     const buf = own.buffer ?? new Uint8Array(0);
     const n = this.#readTo(so, buf);
-    if (n > 0 && !own.filled(n, buf)) this.#reading = false;
+    if (n > 0 && !own.filled(this.stream, n, buf)) this.#reading = false;
   }
 
   /**

@@ -40,6 +40,8 @@ export const argumentBehaviours: Behaviour[] = [
   connecting('a local address that is a name', { port: 1, host: HOST, localAddress: 'here' }),
   connecting('a local port that is text', { port: 1, host: HOST, localPort: '5000' }),
   connecting('a lookup of another type', { port: 1, host: 'here', lookup: 'dns' }),
+  connecting('unknown hints', { port: 1, host: 'localhost', hints: 0x1000 }),
+  connecting('unknown hints for an address', { port: 1, host: HOST, hints: 0x1000 }),
   connecting('autoSelectFamily of another type', { port: 1, host: HOST, autoSelectFamily: 1 }),
   connecting('an attempt time-out of text', {
     port: 1,

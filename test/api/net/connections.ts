@@ -107,7 +107,22 @@ const signatures: Behaviour[] = (
   },
 }));
 
+/** A connection to no address in particular: to this host, as on Linux. */
+const toUnspecified = (host: string): Behaviour => ({
+  title: `connect to ${host}`,
+  async run(b) {
+    const server = await b.listen((socket) => void socket.end(), {}, '::');
+    const socket = b.trace(b.connect(server, { host }), 'socket').resume();
+    await once(socket, 'connect');
+    const { remoteAddress, remoteFamily, localAddress } = socket;
+    b.log('socket', remoteAddress, remoteFamily, localAddress);
+    await closed(socket);
+  },
+});
+
 export const connectBehaviours: Behaviour[] = [
+  toUnspecified('0.0.0.0'),
+  toUnspecified('::'),
   ...signatures,
   {
     title: 'a socket before connect: its properties',

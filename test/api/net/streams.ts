@@ -1,7 +1,7 @@
 /** Behaviours of node:net: data, the ends of connections, and time-outs. */
 
 import type { Socket } from 'node:net';
-import { type Behaviour, type Bench, closed, once, sleep } from './bench.ts';
+import { type Behaviour, type Bench, closed, once, portOf, sleep } from './bench.ts';
 
 interface Ends {
   readonly near: Socket;
@@ -386,6 +386,22 @@ const onreads: Behaviour[] = [
       return false;
     },
   ),
+  {
+    title: 'onread: the socket is `this` of the callback',
+    async run(b) {
+      const server = await b.listen((socket) => socket.end('abcdef'));
+      const near: Socket = b.connect(server, {
+        onread: {
+          buffer: Buffer.alloc(4),
+          callback(this: unknown, n: number) {
+            b.log('read', n, this === near);
+            return true;
+          },
+        },
+      });
+      await closed(near);
+    },
+  },
   onread(
     'destroy in the callback',
     () => Buffer.alloc(4),
@@ -394,6 +410,62 @@ const onreads: Behaviour[] = [
       return true;
     },
   ),
+];
+
+/** What programs read or replace though it is not documented. */
+const inside: Behaviour[] = [
+  {
+    title: '_connecting before, during and after a connection',
+    async run(b) {
+      const server = await b.listen((socket) => void socket.end());
+      const socket = new b.net.Socket();
+      const state = (when: string): void => {
+        b.log('socket', when, (socket as unknown as { _connecting: boolean })._connecting);
+      };
+      state('new');
+      b.track(socket).resume();
+      socket.connect(portOf(server), '127.0.0.1');
+      state('connecting');
+      await once(socket, 'connect');
+      state('connected');
+      await closed(socket);
+      state('closed');
+    },
+  },
+  ...[1, 'yes', 0, ''].map((value): Behaviour => ({
+    title: `options of a server: noDelay and keepAlive as ${JSON.stringify(value)}`,
+    run(b) {
+      const server = b.net.createServer({ noDelay: value, keepAlive: value } as never);
+      const { noDelay, keepAlive } = server as unknown as Record<string, unknown>;
+      b.log('server', noDelay, keepAlive);
+    },
+  })),
+  {
+    title: 'instanceof: sockets and servers of the module, and of a subclass',
+    async run(b) {
+      const { Socket, Server } = b.net;
+      class Mine extends Socket {}
+      const accepted: Socket[] = [];
+      const server = await b.listen((socket) => accepted.push(socket.end()));
+      const socket = b.connect(server).resume();
+      await closed(socket);
+      for (const one of [socket, ...accepted, new Mine(), new Socket(), server])
+        b.log('of', one instanceof Socket, one instanceof Server, one instanceof Mine);
+    },
+  },
+  between('listeners of a new connection', async ({ near, far }, b) => {
+    for (const event of ['end', 'data', 'error'])
+      b.log('count', event, near.listenerCount(event), far.listenerCount(event));
+    return false;
+  }),
+  between('write between the end of the peer and our own end', async ({ near, far }, b) => {
+    near.on('end', () => near.write('late', (e) => b.log('near', 'written', e?.message)));
+    near.resume();
+    far.resume().end();
+    await Promise.all([closed(near), closed(far)]);
+    b.log('bytes', near.bytesWritten, far.bytesRead);
+    return false;
+  }),
 ];
 
 const timeouts: Behaviour[] = [
@@ -440,4 +512,10 @@ const timeouts: Behaviour[] = [
   }),
 ];
 
-export const streamBehaviours: Behaviour[] = [...ending, ...data, ...onreads, ...timeouts];
+export const streamBehaviours: Behaviour[] = [
+  ...ending,
+  ...data,
+  ...onreads,
+  ...inside,
+  ...timeouts,
+];
