@@ -36,21 +36,21 @@ const DATAGRAM_MAX = 65535;
 export type DgramType = 'udp4' | 'udp6';
 
 /** The address of one end. */
-export interface DgramAddress {
+interface DgramAddress {
   readonly address: string;
   readonly family: FamilyName;
   readonly port: number;
 }
 
 /** The program of a socket. Each call has a turn of its own, and may throw. */
-export interface DgramUser {
+interface DgramUser {
   message(data: Buffer, from: DgramAddress): void;
   /** The error of an earlier datagram, such as ECONNREFUSED, or of the receive buffer. */
   failed(error: Errno): void;
 }
 
 /** Options of a socket, set when it is bound. */
-export interface DgramHandleOptions {
+interface DgramHandleOptions {
   /** `udp6`: IPv6, and IPv4 by v4-mapped addresses. Default `udp4`. */
   readonly type?: DgramType;
   /** SO_REUSEPORT: several sockets share a port. Default false. */

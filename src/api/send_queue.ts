@@ -19,7 +19,7 @@ const WAIT_NS = 1e6;
 export type SendDone = (error: Errno, bytes: number) => void;
 
 /** A datagram to `nam`; null: to the connected peer. */
-export interface Datagram {
+interface Datagram {
   readonly data: Uint8Array;
   readonly nam: Sockaddr | null;
   readonly done: SendDone | null;

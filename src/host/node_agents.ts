@@ -15,7 +15,7 @@ export type { Agent as HttpAgent, AgentOptions } from 'node:http';
 export type { Agent as HttpsAgent, AgentOptions as HttpsAgentOptions } from 'node:https';
 
 /** Connects a stack to `host` and `port`; other options are those of net.connect. */
-export type ConnectStack = (options: { host: string; port: number }) => Promise<Duplex>;
+type ConnectStack = (options: { host: string; port: number }) => Promise<Duplex>;
 
 type Done = (error: Error | null, socket?: Duplex) => void;
 

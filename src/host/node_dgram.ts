@@ -21,7 +21,7 @@ interface Address {
 }
 
 /** The UDP socket below a dgram.Socket: DgramHandle of src/api. Errors are FreeBSD's numbers. */
-export interface UdpSocket {
+interface UdpSocket {
   bind(port: number, address: string): Errno;
   connect(port: number, address: string): Errno;
   disconnect(): Errno;
@@ -307,7 +307,7 @@ const NodeSocket = Socket as unknown as new (
 ) => Socket;
 
 /** How a dgram.Socket gets the UDP socket below it, and reports its end. */
-export interface UdpSource {
+interface UdpSource {
   /** Not called if the dgram.Socket is closed already, by an aborted signal. */
   make(): UdpSocket;
   closed(): void;
