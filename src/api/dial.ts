@@ -1,6 +1,6 @@
 /** The BSD sockets of `connect`: their addresses and options. */
 
-import { EINVAL, type Errno, errnoOf } from '../sys/errno.ts';
+import { EINVAL, ENXIO, type Errno, errnoOf } from '../sys/errno.ts';
 import { AF_INET6, IPPROTO_TCP, SOCK_STREAM } from '../kern/protosw.ts';
 import type { Sockaddr } from '../kern/sockaddr.ts';
 import {
@@ -64,12 +64,13 @@ export function dial(
 ): DialFailure | null {
   const { address } = to;
   const { port, localAddress, localPort } = request;
-  const failed = (error: Errno): DialFailure => ({
-    error: new SocketError(error, 'connect', { address, port }),
+  const failed = (error: Errno, hint = ''): DialFailure => ({
+    error: new SocketError(error, 'connect', { address, port }, false, hint),
     connecting: true,
   });
   const peer = addressOf(vnet, UNSPECIFIED[address] ?? address, port);
-  if (typeof peer === 'number') return failed(peer);
+  if (typeof peer === 'number')
+    return failed(peer, peer === ENXIO ? `no interface ${address.split('%')[1]}` : '');
   const made = socreate(vnet, peer.family, SOCK_STREAM, IPPROTO_TCP);
   if (made !== 0) return failed(made);
   const so = soResult.so!;

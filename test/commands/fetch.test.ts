@@ -108,7 +108,7 @@ describe('commands: fetch', function () {
       1,
       /^tapnic: http:\S+\/file: \/: EISDIR: illegal operation on a directory$/,
     ],
-    ['a closed port', ['http://192.0.2.1:81/'], 1, /: connect 192\.0\.2\.1:81: ECONNREFUSED$/],
+    ['a closed port', ['http://192.0.2.1:81/'], 1, /: connect ECONNREFUSED 192\.0\.2\.1:81$/],
     ['a server that does not answer', [`${base}/silent`, '-T', '1'], 1, /\/silent: timed out$/],
     ['a file that cannot be written', [`${base}/file`, '-o', '/nonexistent/x'], 1, /ENOENT/],
     ['a host name', ['http://example.org/'], 2, /an IP address is needed/],

@@ -129,7 +129,7 @@ describe('netns: IPv6', function () {
         const host = command === 'ping' ? 'fe80::1%nope' : 'http://[fe80::1%nope]/';
         const unknown = await tapnic.command(command, host);
         expect(unknown, command).to.include({ status: 1, stdout: '' });
-        expect(unknown.stderr).to.match(/^tapnic: .*fe80::1%nope: no interface nope.*\n$/);
+        expect(unknown.stderr).to.match(/^tapnic: .*fe80::1%nope(:80)?: no interface nope.*\n$/);
       }
       expect((await tapnic.command('netstat', '-rn', '-6')).stdout).to.match(
         /^default +fe80::1%tn0 +UGS +tn0/m,

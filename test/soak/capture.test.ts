@@ -68,6 +68,11 @@ class Client {
     return this;
   }
 
+  /** Resolves when it has ended and all of its output is in `stderr`. */
+  async ended(): Promise<void> {
+    await this.#closed;
+  }
+
   async end(signal: NodeJS.Signals): Promise<number | null> {
     this.child.kill(signal);
     await this.#closed;
@@ -172,7 +177,7 @@ describe('soak: captures', function () {
     if (way === 3) {
       await once(client.child.stdout!, 'data');
       client.child.stdout!.destroy();
-      for (let i = 0; i < 3000 && client.child.exitCode === null; i++) await sleep(10);
+      await client.ended();
       expect(client.stderr).to.match(/\ncapture: the reader has left\n$/);
       return null;
     }
@@ -224,8 +229,9 @@ describe('soak: captures', function () {
     end = performance.now() + SECONDS * 1000;
     const loading = load();
     const visiting = visits();
-    loading.catch(() => undefined);
-    visiting.catch(() => undefined);
+    const stop = (): void => void (end = 0);
+    loading.catch(stop);
+    visiting.catch(stop);
     const samples: number[] = [];
     while (performance.now() < end) {
       await sleep(Math.min(2000, SECONDS * 100));
