@@ -208,8 +208,7 @@ export class Attempts {
 
   /** The error of the attempt under way. */
   errorOf(errno: Errno): SocketError {
-    const { port } = this.#request;
-    const { localAddress, localPort } = this.#request;
+    const { port, localAddress, localPort } = this.#request;
     const error = new SocketError(errno, 'connect', { address: this.#now!.address, port });
     return localAddress !== undefined && localPort !== undefined
       ? Object.assign(error, { localAddress, localPort })

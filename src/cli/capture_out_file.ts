@@ -1,6 +1,6 @@
 /**
  * One file of `tapnic capture`. Bytes wait until the file takes them: the caller stops when `write`
- * returns false. The file has whole records only, whatever fails, and a FIFO without a reader is tried
+ * returns false. The file has whole records only, also after an error, and a FIFO without a reader is tried
  * until one opens it. A name that ends with `.gz` is compressed.
  */
 
@@ -37,6 +37,7 @@ interface OutFileEvents {
 
 export class OutFile {
   readonly path: string;
+  readonly #claim: boolean;
   readonly #events: OutFileEvents;
   /** Length of the record at the start of `bytes`, which begin with one. */
   readonly #recordLength: (bytes: Uint8Array) => number;
@@ -55,8 +56,6 @@ export class OutFile {
   #pipe = false;
   /** A FIFO that is being written does not keep the process alive. */
   #alive: NodeJS.Timeout | null = null;
-
-  readonly #claim: boolean;
 
   /**
    * Starts to open `path`.

@@ -24,7 +24,7 @@ interface Held {
   readonly done: (e?: Error) => void;
 }
 
-/** Gets a pcapng stream and gives it on with Decryption Secrets Blocks between its blocks. */
+/** Passes a pcapng stream on, with Decryption Secrets Blocks between its blocks. */
 export class SecretsOutput extends Writable {
   /** Null after a failure. */
   #keys: KeyLog | null;
@@ -125,7 +125,7 @@ export class SecretsOutput extends Writable {
     else if (!this.destroyed) this.#out.end(this.#whenEmpty);
   }
 
-  /** Gives `bytes` on; keys that wait go between the first two blocks of it. */
+  /** Passes `bytes` on; keys that wait go between the first two blocks of it. */
   async #pass(bytes: Buffer): Promise<void> {
     let data = Buffer.concat([this.#start, bytes]);
     this.#start = Buffer.alloc(0);

@@ -25,7 +25,7 @@ export interface FaultScratch {
 }
 
 /**
- * Told about the frames of the NIC, for captures. Frame numbers begin with 0 and count the frames that
+ * Gets what faults did to the frames of the NIC, for captures. Frame numbers begin with 0 and count the frames that
  * the NIC sent, or received, through this wire.
  */
 export interface FrameNotes {

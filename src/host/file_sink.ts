@@ -7,7 +7,7 @@
  *   sink.close();                            // writes what was accepted; see `closed`
  *
  * The header is written when the file is open, records at most FLUSH_MS later. The file has whole
- * records only, whatever fails. `write` copies, so the caller keeps its bytes. The sink owns at most
+ * records only, also after an error. `write` copies, so the caller keeps its bytes. The sink owns at most
  * FILE_CHUNKS or PIPE_CHUNKS chunks; a target owns those of one write until that write is done.
  *
  * A path that ends with `.gz` is compressed.

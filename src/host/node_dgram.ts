@@ -334,7 +334,7 @@ export class StackDgramSocket extends NodeSocket {
     if (linux === null) return;
     const named = (own as { lookup?: unknown }).lookup !== undefined;
     const loopback = LOOPBACK[this.#type];
-    // `localhost` is lo0 of the stack, whatever the files of Linux say.
+    // `localhost` is lo0 of the stack, also if /etc/hosts of Linux has another address.
     const lookup: Lookup = (host, done) =>
       linux.lookup(host === 'localhost' && !named ? loopback : host, done);
     const handle = new Handle(source.make(), lookup, own, () => source.closed());

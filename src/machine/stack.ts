@@ -329,7 +329,7 @@ export class Stack implements SocketStack {
   /**
    * A new Agent of undici, a Dispatcher whose connections go through the stack. `options` are those of
    * that class, with `connect` for tls.connect. Without `undici`, the module that is installed beside
-   * tapnic is loaded. Throws TapnicError ENOENT: there is none.
+   * tapnic is loaded. Throws TapnicError ENOENT if undici is not installed.
    */
   dispatcher<A>(options: DispatcherOptions | undefined, undici: Undici<A>): A;
   dispatcher(options?: DispatcherOptions): LoadedDispatcher;

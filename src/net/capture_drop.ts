@@ -12,14 +12,13 @@ import {
   META_WHY_BYTES,
   META_WHY_DROP,
   META_WHY_FAULT,
-  MetaWriter,
 } from '../sys/capture_meta.ts';
 import { captureNotes } from '../sys/capture_notes.ts';
 import { count, type Reason } from '../sys/reason.ts';
 import type { Mbuf } from '../kern/mbuf.ts';
 import { m_pullup } from '../kern/uipc_mbuf.ts';
-import { memView } from '../vm/arena.ts';
 import { captureRing } from './capture.ts';
+import { metaWriter } from './capture_layers.ts';
 import type { Ifnet } from './if_var.ts';
 
 const ROOM = 2 * META_ITEM_BYTES + META_PACKET_BYTES + META_WHY_BYTES;
@@ -109,9 +108,6 @@ export function noteFault(
   event(id, unit, point, direction, META_WHY_FAULT, why, len);
 }
 
-let writer: MetaWriter | null = null;
-let writerView: DataView | null = null;
-
 function event(
   id: number,
   unit: number,
@@ -124,12 +120,8 @@ function event(
   if (!captureNotes.on) return;
   const ring = captureRing();
   if (ring.reserve(CAPTURE_EVENT, direction, unit, id, 0, ROOM) < 0) return;
-  if (writer === null || writerView !== memView) {
-    writer = new MetaWriter(memView);
-    writerView = memView;
-  }
-  writer.begin(ring.metaOff, ROOM);
-  writer.packet(id, point, direction, 0, META_CSUM_UNKNOWN);
-  writer.why(what, why, len);
-  ring.commit(writer.length);
+  const w = metaWriter(ring, ROOM);
+  w.packet(id, point, direction, 0, META_CSUM_UNKNOWN);
+  w.why(what, why, len);
+  ring.commit(w.length);
 }

@@ -73,10 +73,13 @@ const META_ROOM = 4096;
 
 let meta: MetaWriter | null = null;
 
-/** A writer of metadata into the arena, which exists when a capture does. */
-function metaWriter(ring: CaptureRing): MetaWriter {
+/**
+ * The writer of metadata into the arena, which exists when a capture does, at the start of the record under
+ * way. @param room bytes that were reserved
+ */
+export function metaWriter(ring: CaptureRing, room = META_ROOM): MetaWriter {
   meta ??= new MetaWriter(memView);
-  meta.begin(ring.metaOff, META_ROOM);
+  meta.begin(ring.metaOff, room);
   return meta;
 }
 

@@ -29,7 +29,6 @@ import { m_freem, m_gethdr } from '../kern/kern_mbuf.ts';
 import { Callout, callout_reset, callout_stop, nowNs } from '../kern/kern_timeout.ts';
 import { M_ALIGN, M_BCAST, type Mbuf, M_MCAST, M_NOWAIT, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { AF_INET } from '../kern/protosw.ts';
-
 import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { etherbroadcastaddr, ETHERTYPE_ARP, ETHERTYPE_IP, ether_ntoa } from '../net/ethernet.ts';
 import { ifConsole, ifnetList } from '../net/if.ts';

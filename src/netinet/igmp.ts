@@ -19,7 +19,6 @@ import { type InAddr, kva } from '../sys/types.ts';
 import { m_freem, m_getcl, m_gethdr } from '../kern/kern_mbuf.ts';
 import { type Mbuf, MHLEN, M_NOWAIT, M_PKTHDR, max_linkhdr, MT_DATA, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_IGMP } from '../kern/protosw.ts';
-
 import { answersForAddresses, VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { mem, memView } from '../vm/arena.ts';

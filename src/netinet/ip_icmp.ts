@@ -41,7 +41,6 @@ import {
   M_TRAILINGSPACE,
 } from '../kern/mbuf.ts';
 import { IPPROTO_ICMP, IPPROTO_TCP } from '../kern/protosw.ts';
-
 import { VNET_DEFINE, type Vnet } from '../kern/vnet.ts';
 import { ifConsole, ifunit } from '../net/if.ts';
 import { IFF_BROADCAST, type Ifnet } from '../net/if_var.ts';

@@ -29,7 +29,6 @@ import { m_freem } from '../kern/kern_mbuf.ts';
 import { CSUM_DATA_VALID, CSUM_PSEUDO_HDR, type Mbuf, mtod } from '../kern/mbuf.ts';
 import { IPPROTO_TCP } from '../kern/protosw.ts';
 import type { Socket } from '../kern/uipc_socket.ts';
-
 import type { AddressShare, Vnet } from '../kern/vnet.ts';
 import { IFF_LOOPBACK, type Ifnet } from '../net/if_var.ts';
 import { ifConsole } from '../net/if.ts';

@@ -10,7 +10,6 @@ import { R_IP6_NOBUFS, R_IP6_OPTIONS, R_IP6_ROUTING } from '../sys/reason.ts';
 import { type Kva, kva } from '../sys/types.ts';
 import { m_freem } from '../kern/kern_mbuf.ts';
 import { M_BCAST, type Mbuf, M_MCAST, M_RTALERT_MLD, mtod } from '../kern/mbuf.ts';
-
 import type { Vnet } from '../kern/vnet.ts';
 import { mem } from '../vm/arena.ts';
 import { ICMP6_PARAM_PROB, ICMP6_PARAMPROB_HEADER, ICMP6_PARAMPROB_OPTION } from './icmp6.ts';

@@ -116,7 +116,7 @@ async function closed<T>(opened: Opened<T>): Promise<unknown> {
   }
 }
 
-/** Runs the test on what was opened. Closes that, whatever happens. Returns what went wrong, in order. */
+/** Runs the test on what was opened, and closes that also after an error. Returns what went wrong, in order. */
 async function failuresOf<T>(
   test: RunningTest,
   opened: Opened<T>,

@@ -3,9 +3,8 @@
  * clients are Linux's nc, curl and Node in a namespace.
  */
 
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer as createHttp, type Server as HttpServer } from 'node:http';
 import { createSecureServer, createServer as createHttp2 } from 'node:http2';
 import { createServer as createHttps } from 'node:https';
@@ -22,6 +21,7 @@ import { soGetInt } from '../../src/kern/uipc_sockopt.ts';
 import { TCP_NODELAY } from '../../src/netinet/tcp_sockopt.ts';
 import { needs } from '../support/needs.ts';
 import { Netns } from '../support/netns.ts';
+import { selfSigned } from '../support/tls.ts';
 
 const HOST = '192.0.2.2';
 
@@ -228,14 +228,7 @@ describe('api: stack.listen', () => {
   it('carries node:https and node:http2', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tapnic-tls-'));
     try {
-      const [key, cert] = [join(dir, 'key'), join(dir, 'cert')];
-      const make = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1'];
-      execFileSync(
-        'openssl',
-        [...make, '-nodes', '-days', '1', '-subj', '/CN=x', '-keyout', key, '-out', cert],
-        { stdio: 'ignore' },
-      );
-      const pair = { key: readFileSync(key), cert: readFileSync(cert) };
+      const pair = selfSigned(dir);
       const answer = 'y'.repeat(200_000);
       const https = await on(createHttps(pair, (_req, res) => res.end(answer)));
       const h2 = await on(

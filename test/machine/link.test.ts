@@ -390,7 +390,7 @@ describe('a simulated link', () => {
       const closed = codeOf(once(socket.resume(), 'close'));
       expect(await b.close()).to.deep.equal({});
       expect(await closed).to.equal('ECONNRESET');
-      // Its address is in the ARP table of a, so SYNs go to nobody.
+      // Its address is in the ARP table of a, so SYNs reach no stack.
       expect(await codeOf(connect(a, 80, B))).to.equal('ETIMEDOUT');
       expect(await codeOf(connect(b, 80, B))).to.equal('EBADF');
       expect(link.up).to.equal(true);

@@ -121,7 +121,7 @@ const otherFamily: Program = async (log) => {
   const [, b, port] = await pair(log);
   b.send('x', port, '::1', log.noted('sent'));
   await settled();
-  // Without a callback nobody learns of it.
+  // Without a callback the error is not reported.
   log.watch('b', b);
   b.send('x', port, '::1');
   await settled();
